@@ -1,0 +1,52 @@
+"""The errors that normdoctor raises on purpose: one tree, each with a hint and an exit code."""
+
+from __future__ import annotations
+
+
+class NormDoctorError(Exception):
+    """Something that the user can mend.
+
+    The message says what was expected and what was found; `hint` says what to do. The command line
+    prints both without a traceback and exits with `exit_code`.
+    """
+
+    exit_code: int = 2
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class UsageError(NormDoctorError):
+    """A flag, argument or selector that makes no sense."""
+
+
+class ConfigError(NormDoctorError):
+    """A configuration file that cannot be used; the message names the file and the key."""
+
+
+class TargetError(NormDoctorError):
+    """A model that cannot be found, imported or built."""
+
+
+class TraceError(NormDoctorError):
+    """A forward that cannot be run or recorded."""
+
+
+class RewriteError(NormDoctorError):
+    """A rewrite that was refused, or that failed its own proof."""
+
+
+def near(name: str, candidates: list[str]) -> str | None:
+    """Return "did you mean ...?" for a mistyped name, or None when nothing is near."""
+    import difflib
+
+    lowered = {candidate.lower(): candidate for candidate in candidates}
+    matches = difflib.get_close_matches(name.lower(), list(lowered), n=3, cutoff=0.6)
+    if not matches:
+        return None
+    return "Did you mean " + " or ".join(f"`{lowered[match]}`" for match in matches) + "?"

@@ -1,0 +1,198 @@
+"""What is known about a model, as plain frozen data: no torch, and all of it can be saved as JSON.
+
+Tracing makes `Facts`; rules read them. The dataflow is a list of `Node` in execution order, in which
+`inputs` refer to earlier nodes by index. `normdoctor.graph.Graph` walks it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+SCHEMA_VERSION = 1
+
+
+class Location(msgspec.Struct, frozen=True, order=True):
+    """A span of source. Lines and columns count from 1; `end_column` is exclusive."""
+
+    file: str
+    line: int
+    column: int = 1
+    end_line: int = 0
+    end_column: int = 0
+
+
+class TensorFact(msgspec.Struct, frozen=True, array_like=True):
+    """Shape and dtype (`"float32"`) of one tensor."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        count = 1
+        for length in self.shape:
+            count *= length
+        return count
+
+
+class WeightFact(msgspec.Struct, frozen=True, kw_only=True):
+    """What the values of one parameter or buffer say (statistics over all its elements)."""
+
+    count: int
+    finite: bool
+    minimum: float
+    maximum: float
+    mean: float
+    std: float
+    uninitialized: bool = False
+    """Built under torch's deterministic fill, it still holds the fill: nobody initialized it."""
+
+
+class ParameterFact(msgspec.Struct, frozen=True, kw_only=True):
+    """One parameter, buffer or plain tensor attribute of a module.
+
+    `kind` is `"parameter"`, `"buffer"` or `"attribute"` (a tensor that is registered nowhere);
+    `aliases` are further names of the same tensor (tied weights).
+    """
+
+    name: str
+    module: str
+    tensor: TensorFact
+    kind: str = "parameter"
+    trainable: bool = True
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def attribute(self) -> str:
+        """The name within its module: `weight` of `layer1.0.weight`."""
+        return self.name[len(self.module) :].lstrip(".")
+
+
+class ModuleFact(msgspec.Struct, frozen=True, kw_only=True):
+    """One module object.
+
+    `type` is its class's name, `base` the name of the torch class that it is or derives from
+    (`"BatchNorm2d"` for timm's BatchNormAct2d), `""` for a class of the user's own. `leaf` is true
+    where torch's own forward runs, so that the module is one node of the graph. `calls` counts its
+    executions in the recorded forward. `origin` is the expression that built it; `registered` is
+    false for modules that hide in a plain list, dict or tuple, which lies at `container`.
+    """
+
+    path: str
+    type: str
+    qualname: str
+    base: str = ""
+    role: str = "other"
+    leaf: bool = False
+    training: bool = True
+    registered: bool = True
+    container: str = ""
+    calls: int = 0
+    config: dict[str, Any] = {}
+    parameters: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    origin: Location | None = None
+    via: tuple[Location, ...] = ()
+    """The frames outside the origin, innermost first: who asked for it to be built."""
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of the recorded forward.
+
+    Args:
+        index: Its position in `Facts.nodes`.
+        name: Its name in the `torch.fx.Graph`.
+        op: As in torch.fx: placeholder, call_module, call_function, call_method, get_attr, output.
+        role: One of a small closed set: input, parameter, norm, activation, linear, dropout, add,
+            gate, concat, pool, reshape, reduce, softmax, attention, loss, output, other.
+        kind: What is computed, in torch.nn.functional's words: `conv2d`, `batch_norm`, `relu`, `add`.
+        module: The path of the leaf module that was called, None for a function.
+        scope: The path of the innermost module in whose forward the call stands.
+        inputs: Nodes whose tensors it reads, in argument order; parameters are in `parameters`.
+        parameters: Names of the parameters, buffers and attributes that it reads.
+        outputs: Shape and dtype of every tensor that it returns.
+        config: The arguments that matter for its role (`p`, `dim`, `eps`, `training`, `inplace`).
+        location: The call in the user's forward.
+        mutates: The node whose memory an in-place call overwrites.
+        view_of: The node with whose output the result shares memory.
+        call: Which execution of its scope this is, counted from 0.
+    """
+
+    index: int
+    name: str
+    op: str
+    role: str
+    kind: str
+    module: str | None = None
+    scope: str = ""
+    inputs: tuple[int, ...] = ()
+    parameters: tuple[str, ...] = ()
+    outputs: tuple[TensorFact, ...] = ()
+    config: dict[str, Any] = {}
+    location: Location | None = None
+    mutates: int | None = None
+    view_of: int | None = None
+    call: int = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the first output; `()` when there is none."""
+        return self.outputs[0].shape if self.outputs else ()
+
+
+class LossFact(msgspec.Struct, frozen=True, kw_only=True):
+    """A loss that is applied to the model: `kind` in torch.nn.functional's words (`cross_entropy`).
+
+    `node` is the node whose output it takes. `certain` is true when the loss was recorded, false
+    when it was read off the source.
+    """
+
+    kind: str
+    node: int
+    certain: bool
+    location: Location | None = None
+    config: dict[str, Any] = {}
+
+
+class InputFact(msgspec.Struct, frozen=True, kw_only=True):
+    """One input of the recorded forward: `source` is given, declared, captured or inferred."""
+
+    name: str
+    tensor: TensorFact
+    source: str
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that rules may know about one target.
+
+    `recorded` is `"meta"`, `"fake"` or `"real"` (what carried the forward), or `""` where nothing
+    could be recorded: then `nodes` is empty and `notes` say why. `weights` holds statistics by
+    parameter name, and is None when no selected rule asked for them.
+    """
+
+    target: str
+    modules: tuple[ModuleFact, ...] = ()
+    parameters: tuple[ParameterFact, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    inputs: tuple[InputFact, ...] = ()
+    losses: tuple[LossFact, ...] = ()
+    weights: dict[str, WeightFact] | None = None
+    measurements: dict[str, dict[str, Any]] | None = None
+    recorded: str = ""
+    training: bool = True
+    checkpoint: bool = False
+    """Weights were loaded: rules about initialization do not apply."""
+    notes: tuple[str, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> bytes:
+        """Encode, with sorted keys so that equal facts give equal bytes."""
+        return msgspec.json.format(msgspec.json.encode(self, order="sorted"), indent=1)
+
+
+def from_json(data: bytes) -> Facts:
+    """Decode what `Facts.to_json` wrote; raises `msgspec.ValidationError` for anything else."""
+    return msgspec.json.decode(data, type=Facts)

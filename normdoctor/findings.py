@@ -1,0 +1,123 @@
+"""What a rule says: findings, their levels, and the fixes that they offer. Plain data, no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from normdoctor.facts import Location
+
+
+class Severity(StrEnum):
+    """How wrong it is: `error` always, `warning` usually, `info` redundant or harmless."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+    @property
+    def rank(self) -> int:
+        """0 for info, 1 for warning, 2 for error."""
+        return list(Severity).index(self)
+
+
+class Confidence(StrEnum):
+    """How sure the rule is that what it says holds."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+    @property
+    def rank(self) -> int:
+        """0 for low, 1 for medium, 2 for high."""
+        return list(Confidence).index(self)
+
+
+class Applicability(StrEnum):
+    """What a fix may change.
+
+    `safe`: the function of the model stays the same. `unsafe`: numbers, parameter names or shapes
+    change. `display`: shown to the reader, never applied.
+    """
+
+    SAFE = "safe"
+    UNSAFE = "unsafe"
+    DISPLAY = "display"
+
+
+class Fix(msgspec.Struct, frozen=True, kw_only=True):
+    """A remedy: `title` says it in a few words, `edits` are the keyword arguments to set.
+
+    `edits` maps the name of a constructor argument at the finding's location to its new source
+    text (`{"bias": "False"}`); it is empty where the remedy cannot be written as such an edit.
+    """
+
+    title: str
+    applicability: Applicability = Applicability.DISPLAY
+    edits: dict[str, str] = {}
+
+
+class Site(msgspec.Struct, frozen=True, kw_only=True):
+    """One place of a finding that holds at many: the module, the figures measured there, the call."""
+
+    module: str
+    evidence: dict[str, Any] = {}
+    call: Location | None = None
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One diagnosis at one source span, with all the modules that it holds for.
+
+    `message` may hold `{modules}`, which stands for the masked module paths (`layer*.conv1`) and is
+    filled in when findings are grouped. `location` is the span to point at (where the module was
+    built, or the call in `forward`); None where no source is known.
+    """
+
+    code: str
+    name: str
+    severity: Severity
+    confidence: Confidence
+    message: str
+    modules: tuple[str, ...] = ()
+    location: Location | None = None
+    related: tuple[tuple[str, Location], ...] = ()
+    evidence: dict[str, Any] = {}
+    sites: tuple[Site, ...] = ()
+    fix: Fix | None = None
+    target: str = ""
+    help: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """A key that survives edits of the source: rule, masked module paths and target; no line."""
+        return fingerprint(self.code, self.modules, self.target)
+
+    @property
+    def node_id(self) -> str:
+        """The pytest-like address `model.py::Net::ND101`."""
+        return "::".join((*(part for part in self.target.rsplit(":", 1) if part), self.code))
+
+
+def mask(path: str) -> str:
+    """Replace the indices in a module path: `layer1.0.conv` becomes `layer*.*.conv`."""
+    return re.sub(r"\d+", "*", path)
+
+
+def masked(paths: tuple[str, ...]) -> str:
+    """Name many modules in few words: a lone path as it is, several by what they share."""
+    if len(paths) == 1:
+        return f"`{paths[0] or 'the model'}`"
+    masks = sorted({mask(path) for path in paths})
+    shown = ", ".join(f"`{item or 'the model'}`" for item in masks[:3])
+    return shown + (f" and {len(masks) - 3} more" if len(masks) > 3 else "")
+
+
+def fingerprint(code: str, modules: tuple[str, ...], target: str) -> str:
+    """Hash what identifies a finding over time, as 16 hexadecimal digits."""
+    text = "\n".join((code, target, *sorted({mask(path) for path in modules})))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
