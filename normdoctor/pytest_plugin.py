@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from normdoctor.report import Report
 
 
-class NormDoctorFailure(AssertionError):
+class NormDoctorFailure(AssertionError):  # noqa: N818  (pytest calls this a failure, not an error)
     """A model is not healthy; `report` holds everything that was found."""
 
     def __init__(self, message: str, report: Report) -> None:
