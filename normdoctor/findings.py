@@ -100,7 +100,14 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def node_id(self) -> str:
         """The pytest-like address `model.py::Net::ND101`."""
-        return "::".join((*(part for part in self.target.rsplit(":", 1) if part), self.code))
+        return node_id(self.target, self.code)
+
+
+def node_id(target: str, code: str = "") -> str:
+    """The pytest-like address of a target, or of a rule on it: `model.py::Net::ND101`."""
+    drive, rest = (target[:2], target[2:]) if re.match(r"[A-Za-z]:[\\/]", target) else ("", target)
+    file, _, name = rest.partition(":")
+    return "::".join(part for part in (drive + file, name, code) if part)
 
 
 def mask(path: str) -> str:

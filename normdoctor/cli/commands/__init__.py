@@ -1,0 +1,1 @@
+"""The commands: each file here defines `command`, and is named as the command is."""

@@ -1,0 +1,142 @@
+"""The options that several commands share, and what is made of them."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from normdoctor.errors import UsageError
+from normdoctor.output.style import Style, text_width, wants_color, wants_unicode
+
+if TYPE_CHECKING:
+    from normdoctor.config import Settings
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+FILE = click.Path(path_type=Path)
+
+
+def combined(*decorators: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
+    """Apply several option decorators, so that help lists them in this order."""
+    return lambda function: functools.reduce(lambda done, add: add(done), reversed(decorators), function)
+
+
+def selection_options(function: Decorated) -> Decorated:
+    """`--select`, `--ignore`, `--extend-select`, `--preview`."""
+    rules: dict[str, Any] = {"multiple": True, "metavar": "RULES"}
+    return combined(
+        click.option("--select", **rules, help="Run only these: codes, prefixes (ND1), names, ALL."),
+        click.option("--ignore", **rules, help="Do not run these."),
+        click.option("--extend-select", **rules, help="Run these besides what is selected."),
+        click.option("--preview", is_flag=True, help="Run rules that are in preview as well."),
+    )(function)
+
+
+def config_options(function: Decorated) -> Decorated:
+    """`--config`, `--isolated`."""
+    return combined(
+        click.option("--config", type=FILE, help="Read this file, not the nearest pyproject.toml."),
+        click.option("--isolated", is_flag=True, help="Read no configuration file."),
+    )(function)
+
+
+def input_options(function: Decorated) -> Decorated:
+    """`--input`, `--device`, `--import-timeout`."""
+    return combined(
+        click.option(
+            "--input",
+            "inputs",
+            multiple=True,
+            metavar="SPEC",
+            help="An input, e.g. 8,3,224,224 or ids=2,128:int64<50257 (repeatable).",
+        ),
+        click.option("--device", help="Where values are computed, if they are needed (cpu, cuda, ...)."),
+        click.option(
+            "--import-timeout",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="SECONDS",
+            help="Stop the import of a target's file after this time.",
+        ),
+    )(function)
+
+
+def look_options(function: Decorated) -> Decorated:
+    """`--color`, `-q`, `-v`."""
+    return combined(
+        click.option(
+            "--color",
+            type=click.Choice(["auto", "always", "never"]),
+            default="auto",
+            help="When to colour; auto heeds NO_COLOR and FORCE_COLOR.",
+        ),
+        click.option("-q", "--quiet", is_flag=True, help="Print findings only."),
+        click.option(
+            "-v",
+            "--verbose",
+            count=True,
+            callback=_remember_verbosity,
+            help="Print a line for each rule and target, and tracebacks of errors; -vv logs as well.",
+        ),
+    )(function)
+
+
+def _remember_verbosity(ctx: click.Context, _: click.Parameter, value: int) -> int:
+    ctx.find_root().meta["normdoctor.verbosity"] = value
+    if value > 1:
+        logger = logging.getLogger("normdoctor")
+        logger.setLevel(logging.DEBUG)
+        if not logger.handlers:
+            logger.addHandler(logging.StreamHandler())
+    return value
+
+
+def make_style(color: str, quiet: bool, verbose: int, *, width: int = 80) -> Style:
+    """How to write to stdout."""
+    if quiet and verbose:
+        raise UsageError("-q and -v contradict each other", hint="Give one of them.")
+    return Style(
+        color=wants_color(color, sys.stdout),
+        unicode=wants_unicode(sys.stdout),
+        width=text_width(sys.stdout, width),
+        verbosity=-1 if quiet else verbose,
+    )
+
+
+def make_settings(
+    targets: tuple[str, ...], config: Path | None, isolated: bool, **given: Any
+) -> tuple[tuple[str, ...], Settings]:
+    """The targets to check, and the settings: the configuration file's with the options over them."""
+    from normdoctor.config import load_settings, override
+    from normdoctor.selection import split_node_id, split_selectors
+
+    if config is not None and isolated:
+        raise UsageError("--config and --isolated contradict each other", hint="Give one of them.")
+    settings = load_settings(config, isolated=isolated)
+    for key in ("select", "ignore", "extend_select"):
+        given[key] = split_selectors(given.get(key) or ())
+    settings = override(settings, **given)
+    only: dict[str, tuple[str, ...]] = {}
+    whole: set[str] = set()
+    specs = []
+    for target in targets or settings.targets:
+        spec, code = split_node_id(settings.aliases.get(target, target))
+        specs.append(spec)
+        if code:
+            only[spec] = (*only.get(spec, ()), code)
+        else:
+            whole.add(spec)
+    settings = override(settings, only={spec: only[spec] for spec in only if spec not in whole})
+    for text in (*settings.select, *settings.ignore, *settings.extend_select):
+        _check_selector(text)
+    return tuple(dict.fromkeys(specs)), settings
+
+
+def _check_selector(text: str) -> None:
+    from normdoctor.selection import parse_selector
+
+    parse_selector(text)

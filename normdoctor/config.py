@@ -1,0 +1,123 @@
+"""The settings of a run: what a configuration file says, with what the command line says over it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from normdoctor.findings import Confidence
+from normdoctor.selection import Selection, select_rules
+
+#: The values of `fail-on`.
+FAIL_ON = ("error", "warning", "info", "never")
+#: The values of a rule's level.
+LEVELS = ("error", "warning", "warn", "info", "ignore")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that steers a check, for the command line, pytest and the library alike.
+
+    Args:
+        targets: What to check where nothing else is named.
+        aliases: Names that stand for a target (`[tool.normdoctor.targets]`).
+        select: The selectors of `normdoctor.selection`; likewise `ignore` and `extend_select`.
+        only: Target to the selectors that node ids such as `model.py::Net::ND101` leave of it.
+        levels: Rule code to error, warning, info or ignore.
+        options: Rule code to that rule's options.
+        fail_on: The severity from which on a finding fails the run.
+        min_confidence: Findings below are counted, not shown.
+        inputs: Input specs for every target; `target_inputs` are for one target each.
+        loss: A loss by name or target string, or a callable.
+        roles: Name of a function or class to the role that it has.
+        import_timeout: Seconds after which an import is stopped; None for the loader's own limit.
+        exitfirst: Stop at the first rule that fails.
+        save_facts: File to write the facts to; `from_facts`: file to read them from.
+        root: The folder that globs are relative to: where the configuration file lies.
+    """
+
+    targets: tuple[str, ...] = ()
+    aliases: dict[str, str] = field(default_factory=dict)
+    select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    extend_select: tuple[str, ...] = ()
+    preview: bool = False
+    only: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    levels: dict[str, str] = field(default_factory=dict)
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    fail_on: str = "warning"
+    min_confidence: Confidence = Confidence.MEDIUM
+    output_format: str = "full"
+    per_file_ignores: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    per_module_ignores: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    target_inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    roles: dict[str, str] = field(default_factory=dict)
+    loss: object | None = None
+    device: str | None = None
+    import_timeout: float | None = None
+    exitfirst: bool = False
+    save_facts: Path | None = None
+    from_facts: Path | None = None
+    root: Path = field(default_factory=Path)
+
+    def selection(self, target: str | None = None, spec: str | None = None) -> Selection:
+        """The rules that run on a target; `spec` is the string that it was asked for with."""
+        only = self.only.get(spec or "") or self.only.get(target or "")
+        return select_rules(
+            select=only or self.select,
+            ignore=() if only else self.ignore,
+            extend_select=() if only else self.extend_select,
+            levels={} if only else self.levels,
+            preview=self.preview,
+            target=target,
+        )
+
+    def inputs_for(self, spec: str) -> tuple[str, ...]:
+        """The input specs that were given for a target."""
+        return self.target_inputs.get(spec) or self.inputs
+
+
+def override(settings: Settings, **given: Any) -> Settings:
+    """Lay the values that were given on the command line (those not None or empty) over a file's.
+
+    A `select` sets aside what the file selects and ignores; an `ignore` adds to the file's.
+    """
+    changes = {key: value for key, value in given.items() if value not in (None, ())}
+    if "select" in changes:
+        settings = replace(
+            settings,
+            ignore=(),
+            extend_select=(),
+            levels={code: level for code, level in settings.levels.items() if level != "ignore"},
+        )
+    for key in ("ignore", "extend_select"):
+        if key in changes:
+            changes[key] = (*getattr(settings, key), *changes[key])
+    if "inputs" in changes:
+        changes["target_inputs"] = {}
+    return replace(settings, **changes)
+
+
+def load_settings(
+    config: Path | None = None, *, isolated: bool = False, start: Path | None = None
+) -> Settings:
+    """Read the settings of the nearest configuration file, or of `config`; defaults when isolated."""
+    if isolated:
+        return Settings()
+    from normdoctor.configfile import find, read
+
+    path = config or find(start or Path.cwd())
+    return read(path) if path else Settings()
+
+
+def anchor(spec: str, root: Path) -> str:
+    """Write a target of a configuration file in `root` as seen from the current folder."""
+    file, separator, rest = spec.partition(":")
+    if file.endswith(".py") or "/" in file:
+        found = root / file
+        if found.exists():
+            return os.path.relpath(found) + separator + rest
+    return spec

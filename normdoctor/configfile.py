@@ -1,0 +1,212 @@
+"""Reading `[tool.normdoctor]` or `normdoctor.toml`: every mistake names the file, the key and a way out."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from normdoctor.config import FAIL_ON, LEVELS, Settings, anchor
+from normdoctor.errors import ConfigError, NormDoctorError, near
+from normdoctor.findings import Confidence
+from normdoctor.rules import find_rule
+from normdoctor.selection import parse_selector, unknown_rule_hint
+
+OWN_FILE = "normdoctor.toml"
+#: The roles that `roles` may give to a function or class.
+ROLES = (
+    *("norm", "activation", "linear", "dropout", "add", "gate", "concat", "pool"),
+    *("reshape", "reduce", "softmax", "attention", "loss", "other"),
+)
+
+
+class File(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
+    """The keys of a configuration file and their types."""
+
+    targets: list[str] | dict[str, str] = []
+    select: list[str] = []
+    ignore: list[str] = []
+    extend_select: list[str] = []
+    preview: bool = False
+    fail_on: str = "warning"
+    min_confidence: str = "medium"
+    output_format: str = "full"
+    rules: dict[str, str] = {}
+    options: dict[str, dict[str, Any]] = {}
+    per_file_ignores: dict[str, list[str]] = {}
+    per_module_ignores: dict[str, list[str]] = {}
+    inputs: list[str] | dict[str, str | list[str]] = []
+    roles: dict[str, str] = {}
+    loss: str | None = None
+    device: str | None = None
+    import_timeout: float | None = None
+
+
+def find(start: Path) -> Path | None:
+    """The nearest configuration file at `start` or above; the nearest wins, none are merged."""
+    for folder in (start, *start.parents):
+        if (folder / OWN_FILE).is_file():
+            return folder / OWN_FILE
+        pyproject = folder / "pyproject.toml"
+        if pyproject.is_file() and "normdoctor" in _parse(pyproject).get("tool", {}):
+            return pyproject
+    return None
+
+
+def read(path: Path) -> Settings:
+    """Read and check one configuration file."""
+    return _Reader(path).settings()
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"no such file: {path}", hint="`--config` takes a TOML file.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+
+
+class _Reader:
+    """One file's table on its way to `Settings`, with the names for error messages."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        table = _parse(path)
+        self.prefix = ""
+        if path.name == "pyproject.toml" or "normdoctor" in table.get("tool", {}):
+            self.prefix = "tool.normdoctor."
+            table = table.get("tool", {}).get("normdoctor", {})
+        self.file = self._convert(table)
+
+    def fail(self, key: str, message: str, hint: str | None = None) -> ConfigError:
+        return ConfigError(f"{self.path.name}: {self.prefix}{key}: {message}", hint=hint)
+
+    def _convert(self, table: Any) -> File:
+        if not isinstance(table, Mapping):
+            raise self.fail("", f"expected a table, found {table!r}")
+        known = list(File.__struct_encode_fields__)
+        for key in table:
+            if key not in known:
+                raise self.unknown(key, known)
+        try:
+            return msgspec.convert(table, File)
+        except msgspec.ValidationError as error:
+            raise self.fail(*located(error)) from error
+
+    def unknown(self, key: str, known: list[str]) -> ConfigError:
+        hint = near(key.rpartition(".")[2], known)
+        message = f"unknown option, {hint[0].lower()}{hint[1:]}" if hint else "unknown option"
+        return self.fail(key, message, None if hint else "Known are: " + ", ".join(known) + ".")
+
+    def settings(self) -> Settings:
+        file = self.file
+        root = self.path.parent
+        for key in ("select", "ignore", "extend-select"):
+            self.selectors(key, getattr(file, key.replace("-", "_")))
+        self.one_of("fail-on", file.fail_on, FAIL_ON)
+        self.one_of("min-confidence", file.min_confidence, tuple(Confidence))
+        self.output_format(file.output_format)
+        for name, role in file.roles.items():
+            self.one_of(f"roles.{name}", role, ROLES)
+        aliases = file.targets if isinstance(file.targets, dict) else {}
+        specs = list(file.targets.values()) if isinstance(file.targets, dict) else file.targets
+        shared = tuple(file.inputs) if isinstance(file.inputs, list) else ()
+        return Settings(
+            targets=tuple(anchor(spec, root) for spec in specs),
+            aliases={name: anchor(spec, root) for name, spec in aliases.items()},
+            select=tuple(file.select),
+            ignore=tuple(file.ignore),
+            extend_select=tuple(file.extend_select),
+            preview=file.preview,
+            levels=self.levels(),
+            options=self.options(),
+            fail_on=file.fail_on,
+            min_confidence=Confidence(file.min_confidence),
+            output_format=file.output_format,
+            per_file_ignores=self.ignores("per-file-ignores", file.per_file_ignores),
+            per_module_ignores=self.ignores("per-module-ignores", file.per_module_ignores),
+            inputs=shared,
+            target_inputs=self.target_inputs(aliases),
+            roles=file.roles,
+            loss=file.loss,
+            device=file.device,
+            import_timeout=file.import_timeout,
+            root=root,
+        )
+
+    def selectors(self, key: str, values: list[str]) -> None:
+        for value in values:
+            try:
+                parse_selector(value)
+            except NormDoctorError as error:
+                raise self.fail(key, error.message, error.hint) from error
+
+    def one_of(self, key: str, value: str, allowed: tuple[str, ...]) -> None:
+        if value not in allowed:
+            expected = ", ".join(f"`{item}`" for item in allowed)
+            raise self.fail(key, f"expected one of {expected}; found `{value}`", near(value, list(allowed)))
+
+    def output_format(self, value: str) -> None:
+        from normdoctor.output import format_names
+
+        self.one_of("output-format", value, format_names())
+
+    def levels(self) -> dict[str, str]:
+        found = {}
+        for key, level in self.file.rules.items():
+            self.one_of(f"rules.{key}", level, LEVELS)
+            found[self.code(f"rules.{key}", key)] = "warning" if level == "warn" else level
+        return found
+
+    def options(self) -> dict[str, dict[str, Any]]:
+        found = {}
+        for key, values in self.file.options.items():
+            code = self.code(f"options.{key}", key)
+            rule = find_rule(code)
+            assert rule is not None
+            fields = [field.replace("_", "-") for field in rule.Options.__struct_fields__]
+            for name in values:
+                if name.replace("_", "-") not in fields:
+                    raise self.unknown(f"options.{key}.{name}", fields)
+            found[code] = {name.replace("-", "_"): value for name, value in values.items()}
+            try:
+                msgspec.convert(found[code], rule.Options)
+            except msgspec.ValidationError as error:
+                where, message = located(error)
+                raise self.fail(f"options.{key}.{where.replace('_', '-')}", message) from error
+        return found
+
+    def code(self, place: str, key: str) -> str:
+        rule = find_rule(key)
+        if rule is None:
+            raise self.fail(place, f"unknown rule `{key}`", unknown_rule_hint(key))
+        return rule.code
+
+    def ignores(self, key: str, table: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:
+        for pattern, selectors in table.items():
+            self.selectors(f'{key}."{pattern}"', selectors)
+        return {pattern: tuple(selectors) for pattern, selectors in table.items()}
+
+    def target_inputs(self, aliases: dict[str, str]) -> dict[str, tuple[str, ...]]:
+        if isinstance(self.file.inputs, list):
+            return {}
+        return {
+            anchor(aliases.get(target, target), self.path.parent): (specs,)
+            if isinstance(specs, str)
+            else tuple(specs)
+            for target, specs in self.file.inputs.items()
+        }
+
+
+def located(error: msgspec.ValidationError) -> tuple[str, str]:
+    """Split msgspec's "Expected `array`, got `str` - at `$.select`" into the key and the message."""
+    message, _, place = str(error).partition(" - at ")
+    key = re.sub(r"^key in ", "", place).strip("`").removeprefix("$").removeprefix(".")
+    return key, re.sub(r"^Expected (.*), got (.*)$", r"expected \1, found \2", message)

@@ -1,0 +1,1 @@
+"""The formats: each file here defines `FORMAT`, and is named as the format is."""

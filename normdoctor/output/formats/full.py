@@ -1,0 +1,76 @@
+"""Every finding with its source lines, modules and remedy: the format for reading."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from normdoctor.findings import Applicability, Finding, Fix
+from normdoctor.output import Format
+from normdoctor.output.excerpt import excerpt
+from normdoctor.output.summary import LOOKS, epilogue, preamble
+
+if TYPE_CHECKING:
+    from normdoctor.output.style import Style
+    from normdoctor.report import Report
+
+#: Module paths beyond these are counted.
+MAX_MODULES = 5
+APPLICABILITY = {
+    Applicability.SAFE: "safe",
+    Applicability.UNSAFE: "unsafe: it changes numbers, names or shapes",
+    Applicability.DISPLAY: "by hand",
+}
+
+
+def render(report: Report, style: Style) -> str:
+    """Write notes, a block for each finding, and the coverage."""
+    several = len(report.targets) > 1
+    parts = ["\n".join(block(finding, style, several=several)) for finding in report.findings]
+    notes = preamble(report, style)
+    closing = epilogue(report, style)
+    if notes:
+        parts.insert(0, "\n".join(notes))
+    if closing:
+        parts.append("\n".join(closing))
+    return "\n\n".join(parts) + "\n" if parts else ""
+
+
+def block(finding: Finding, style: Style, *, several: bool = False) -> list[str]:
+    """Write one finding; with `several` targets, it names its own."""
+    look = LOOKS[finding.severity]
+    title = style.paint(f"{finding.severity}[{finding.code}]", "bold", look)
+    lines = [f"{title} {style.paint(f'{finding.name}:', 'bold')} {style.clean(finding.message)}"]
+    if finding.location is not None:
+        source = excerpt(finding.location, finding.related, style, look)
+        indent = " " * (len(source[1]) - len(source[1].lstrip())) if len(source) > 1 else "   "
+        lines += source
+    else:
+        where = (
+            f"{finding.target} (its source line is not known)" if finding.target else "no source line known"
+        )
+        lines.append(f"  {style.paint('-->', 'blue')} {style.clean(where)}")
+        indent = "   "
+    lines += [f"{indent}{style.paint('=', 'blue')} {text}" for text in _remarks(finding, style, several)]
+    return lines
+
+
+def _remarks(finding: Finding, style: Style, several: bool) -> list[str]:
+    remarks = []
+    if several and finding.target:
+        remarks.append(f"target: {style.clean(finding.target)}")
+    if named := [path or "the model itself" for path in finding.modules]:
+        more = f" and {len(named) - MAX_MODULES} more" if len(named) > MAX_MODULES else ""
+        remarks.append(f"modules: {style.clean(', '.join(named[:MAX_MODULES]))}{more}")
+    if finding.help:
+        remarks.append(f"help: {style.clean(finding.help)}")
+    remedy = f", fix: {_fix(finding.fix, style)}" if finding.fix else ""
+    remarks.append(f"confidence {finding.confidence}{remedy}")
+    remarks.append(f"normdoctor explain {finding.code}")
+    return remarks
+
+
+def _fix(fix: Fix, style: Style) -> str:
+    return f"{style.clean(fix.title)} ({APPLICABILITY[fix.applicability]})"
+
+
+FORMAT = Format("full", render)

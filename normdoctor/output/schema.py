@@ -1,0 +1,104 @@
+"""The report as plain data, for JSON and for other tools. Within a version, keys are only added."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+import normdoctor
+from normdoctor.facts import Location
+from normdoctor.findings import Finding, Severity
+from normdoctor.output.paths import shown_path
+from normdoctor.report import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from normdoctor.report import Report, TargetSummary
+    from normdoctor.suppression import Suppressed
+
+
+def to_dict(report: Report) -> dict[str, Any]:
+    """Lay a report out as `{schema_version, tool, environment, targets, findings, skipped, summary}`."""
+    severities = Counter(finding.severity for finding in report.findings)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "tool": {"name": "normdoctor", "version": normdoctor.__version__},
+        "environment": dict(report.environment),
+        "targets": [_target(report, target) for target in report.targets],
+        "findings": [
+            *(finding_to_dict(finding) for finding in report.findings),
+            *(finding_to_dict(item.finding, item) for item in report.suppressed),
+        ],
+        "skipped": [
+            {"rule": result.code, "name": result.name, "target": result.target, "reason": result.reason}
+            for result in report.skipped
+        ],
+        "problems": [msgspec.to_builtins(problem) for problem in report.problems],
+        "summary": {
+            "ok": report.ok,
+            "fail_on": report.fail_on,
+            "findings": {str(level): severities[level] for level in reversed(Severity)},
+            "suppressed": len(report.suppressed),
+            "hidden": report.hidden,
+            "rules": report.counts(),
+            "coverage": report.coverage,
+        },
+    }
+
+
+def finding_to_dict(finding: Finding, suppressed: Suppressed | None = None) -> dict[str, Any]:
+    """One finding with its addresses, figures and fix."""
+    return {
+        "code": finding.code,
+        "name": finding.name,
+        "severity": str(finding.severity),
+        "confidence": str(finding.confidence),
+        "message": finding.message,
+        "target": finding.target,
+        "node_id": finding.node_id,
+        "modules": list(finding.modules),
+        "location": _place(finding.location),
+        "related": [{"label": label, "location": _place(place)} for label, place in finding.related],
+        "evidence": _plain(finding.evidence),
+        "sites": [
+            {"module": site.module, "evidence": _plain(site.evidence), "call": _place(site.call)}
+            for site in finding.sites
+        ],
+        "fix": None if finding.fix is None else msgspec.to_builtins(finding.fix),
+        "help": finding.help,
+        "fingerprint": finding.fingerprint,
+        "suppressed": suppressed is not None,
+        "suppression": None if suppressed is None else {"by": suppressed.by, "reason": suppressed.reason},
+    }
+
+
+def _target(report: Report, target: TargetSummary) -> dict[str, Any]:
+    outcomes: dict[str, list[str]] = {}
+    for result in report.results:
+        if result.target == target.name:
+            outcomes.setdefault(result.outcome, []).append(result.code)
+    inputs = [
+        {"name": i.name, "shape": list(i.tensor.shape), "dtype": i.tensor.dtype, "source": i.source}
+        for i in target.inputs
+    ]
+    return {
+        "name": target.name,
+        "recorded": target.recorded,
+        "inputs": inputs,
+        "notes": list(target.notes),
+        "norms": dict(target.norms),
+        "modules": target.modules,
+        "parameters": target.parameters,
+        "rules": outcomes,
+    }
+
+
+def _place(location: Location | None) -> dict[str, Any] | None:
+    if location is None:
+        return None
+    return {**msgspec.to_builtins(location), "file": shown_path(location.file)}
+
+
+def _plain(evidence: dict[str, Any]) -> Any:
+    return msgspec.to_builtins(evidence, enc_hook=str)

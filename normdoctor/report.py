@@ -1,0 +1,172 @@
+"""The report: what was examined, what was found, and what could not be examined and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from normdoctor.facts import InputFact
+from normdoctor.findings import Finding, Severity, node_id
+from normdoctor.suppression import Suppressed
+
+#: The version of `Report.to_dict`. Within one version, keys are only added.
+SCHEMA_VERSION = 1
+
+
+class NormDoctorFailure(AssertionError):  # noqa: N818
+    """A report holds findings that must not be there."""
+
+
+class RuleResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one rule on one target.
+
+    `outcome` is `failed` (a finding that fails the run), `noted` (findings below `fail_on`),
+    `passed`, `skipped` (with the reason) or `error` (the rule raised; `detail` is the traceback).
+    """
+
+    target: str
+    code: str
+    name: str
+    outcome: str
+    reason: str = ""
+    detail: str = ""
+
+    @property
+    def node_id(self) -> str:
+        """The pytest-like address `model.py::Net::ND101`."""
+        return node_id(self.target, self.code)
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """A target that could not be examined at all."""
+
+    target: str
+    message: str
+    hint: str = ""
+
+
+class TargetSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What was examined: one model, how it was recorded, with which inputs, and its inventory.
+
+    `recorded` is `"meta"`, `"fake"`, `"real"`, or `""` where the forward could not be recorded;
+    `norms` counts the norm layers by type.
+    """
+
+    name: str
+    recorded: str = ""
+    inputs: tuple[InputFact, ...] = ()
+    notes: tuple[str, ...] = ()
+    norms: dict[str, int] = {}
+    modules: int = 0
+    parameters: int = 0
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of a check. `findings` are sorted by file, line, column, code and module.
+
+    `suppressed` findings were silenced by the user, `hidden` counts those below the confidence
+    that was asked for; neither fails. `problems` are targets that could not be examined.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    results: tuple[RuleResult, ...] = ()
+    targets: tuple[TargetSummary, ...] = ()
+    suppressed: tuple[Suppressed, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    hidden: int = 0
+    fail_on: str = "warning"
+    environment: dict[str, str] = {}
+
+    @property
+    def failures(self) -> tuple[Finding, ...]:
+        """The findings at or above `fail_on`."""
+        return at_least(self.findings, self.fail_on)
+
+    @property
+    def ok(self) -> bool:
+        """Nothing fails, no rule raised, and every target was examined."""
+        return not (self.failures or self.problems or any(r.outcome == "error" for r in self.results))
+
+    @property
+    def skipped(self) -> tuple[RuleResult, ...]:
+        """The rules that could not run, each with its reason."""
+        return tuple(result for result in self.results if result.outcome == "skipped")
+
+    @property
+    def exit_code(self) -> int:
+        """0 clean, 1 findings at or above `fail_on`, 2 something could not be examined."""
+        if self.problems or any(result.outcome == "error" for result in self.results):
+            return 2
+        return 1 if self.failures else 0
+
+    @property
+    def coverage(self) -> str:
+        """How much was examined: `53 norm layers, 14 rules`."""
+        layers = sum(sum(target.norms.values()) for target in self.targets)
+        rules = len({result.code for result in self.results if result.outcome != "skipped"})
+        return f"{plural(layers, 'norm layer')}, {plural(rules, 'rule')}"
+
+    def by_module(self) -> dict[str, tuple[Finding, ...]]:
+        """Module path to the findings that hold for it."""
+        found: dict[str, list[Finding]] = {}
+        for finding in self.findings:
+            for path in finding.modules:
+                found.setdefault(path, []).append(finding)
+        return {path: tuple(found[path]) for path in sorted(found)}
+
+    def by_rule(self) -> dict[str, tuple[Finding, ...]]:
+        """Code to the findings of that rule."""
+        codes = sorted({finding.code for finding in self.findings})
+        return {code: tuple(f for f in self.findings if f.code == code) for code in codes}
+
+    def counts(self) -> dict[str, int]:
+        """Outcome to the number of rules (on each target) that had it; only what occurred."""
+        counted = Counter(result.outcome for result in self.results)
+        counted["error"] += len(self.problems)
+        return {
+            key: counted[key] for key in ("failed", "noted", "passed", "skipped", "error") if counted[key]
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain data, in the layout of `SCHEMA_VERSION`."""
+        from normdoctor.output.schema import to_dict
+
+        return to_dict(self)
+
+    def raise_for_findings(self, fail_on: str = "warning") -> None:
+        """Raise `NormDoctorFailure` when a finding is at or above `fail_on`, or a rule raised."""
+        judged = msgspec.structs.replace(self, fail_on=fail_on)
+        if not judged.ok:
+            from normdoctor.output.formats.concise import line
+            from normdoctor.output.style import Style
+
+            head = f"{plural(len(judged.failures), 'finding')} ({self.coverage})"
+            lines = [line(finding, Style()) for finding in judged.failures]
+            lines += [f"{problem.target}: {problem.message}" for problem in self.problems]
+            raise NormDoctorFailure("\n".join([head, *lines]))
+
+    def __str__(self) -> str:
+        from normdoctor.output import render
+
+        return render(self, "full").rstrip("\n")
+
+    def _repr_html_(self) -> str:
+        from normdoctor.output.notebook import to_html
+
+        return to_html(self)
+
+
+def at_least(findings: Iterable[Finding], fail_on: str) -> tuple[Finding, ...]:
+    """The findings whose severity is `fail_on` or worse; none for `never`."""
+    if fail_on == "never":
+        return ()
+    floor = Severity(fail_on).rank
+    return tuple(finding for finding in findings if finding.severity.rank >= floor)
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 rule`, `2 rules`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,206 @@
+"""Running rules over facts, one target after another: the half of a check that needs no torch."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from normdoctor.census import count_norms, count_parameters
+from normdoctor.config import Settings
+from normdoctor.environment import environment
+from normdoctor.errors import NormDoctorError, UsageError
+from normdoctor.facts import Facts
+from normdoctor.findings import Confidence, Finding, Severity
+from normdoctor.graph import Graph
+from normdoctor.grouping import group, order
+from normdoctor.report import Problem, Report, RuleResult, TargetSummary, at_least
+from normdoctor.rules.base import Rule
+from normdoctor.suppression import Suppressed, Suppressions
+
+#: Called with each result as soon as it is known.
+OnResult = Callable[[RuleResult], None]
+
+CRASH_CODE = "ND004"
+CRASH_NAME = "rule-crashed"
+
+
+class Session:
+    """One check: feed it the facts of each target, then ask for the report.
+
+    `stopped` is true once `settings.exitfirst` asks for no more.
+    """
+
+    def __init__(self, settings: Settings, on_result: OnResult | None = None) -> None:
+        self.settings = settings
+        self.stopped = False
+        self._on_result = on_result
+        self._silencer = Suppressions(settings.per_file_ignores, settings.per_module_ignores, settings.root)
+        self._facts: list[Facts] = []
+        self._raw: list[Finding] = []
+        self._suppressed: list[Suppressed] = []
+        self._results: list[RuleResult] = []
+        self._problems: list[Problem] = []
+        self._hidden = 0
+
+    def requirements(self, target: str | None = None, spec: str | None = None) -> frozenset[str]:
+        """What the selected rules require of the facts, so that the rest need not be computed."""
+        rules = self.settings.selection(target, spec).rules
+        return frozenset().union(*(rule.requires for rule in rules))
+
+    def check(self, facts: Facts, spec: str | None = None) -> None:
+        """Run the selected rules on one target; `spec` is what the user asked for it with."""
+        self._facts.append(facts)
+        graph = Graph(facts)
+        for rule in self.settings.selection(facts.target, spec).rules:
+            if self.stopped:
+                break
+            result = self._run(rule, graph)
+            self._results.append(result)
+            if self._on_result is not None:
+                self._on_result(result)
+            self.stopped = self.settings.exitfirst and result.outcome in ("failed", "error")
+
+    def problem(self, target: str, error: NormDoctorError) -> None:
+        """Record that a target could not be examined; the others still are."""
+        self._problems.append(Problem(target=target, message=error.message, hint=error.hint or ""))
+        self.stopped = self.stopped or self.settings.exitfirst
+
+    def report(self) -> Report:
+        """Everything so far; writes the facts where `save_facts` says."""
+        if self.settings.save_facts is not None:
+            save_facts(self.settings.save_facts, self._facts)
+        return Report(
+            findings=group(self._raw),
+            results=tuple(self._results),
+            targets=tuple(_summary(facts) for facts in self._facts),
+            suppressed=tuple(sorted(self._suppressed, key=lambda item: order(item.finding))),
+            problems=tuple(self._problems),
+            hidden=self._hidden,
+            fail_on=self.settings.fail_on,
+            environment=environment(),
+        )
+
+    def _run(self, rule: type[Rule], graph: Graph) -> RuleResult:
+        reason = why_skipped(rule, graph.facts)
+        if reason:
+            return self._result(rule, graph, "skipped", reason)
+        try:
+            findings = list(rule(self.settings.options.get(rule.code)).check(graph))
+        except Exception as error:
+            summary = f"{type(error).__name__}: {error}"
+            self._raw.append(_crash(rule, graph.facts, summary))
+            detail = "".join(traceback.format_exception(error))
+            return self._result(rule, graph, "error", summary, detail)
+        standing = self._sieve(rule, findings)
+        if at_least(standing, self.settings.fail_on):
+            return self._result(rule, graph, "failed")
+        return self._result(rule, graph, "noted" if standing else "passed")
+
+    def _sieve(self, rule: type[Rule], findings: Sequence[Finding]) -> list[Finding]:
+        """Apply level, confidence and suppressions; what stands is kept for the report."""
+        level = self.settings.levels.get(rule.code)
+        shown = [f for f in findings if f.confidence.rank >= self.settings.min_confidence.rank]
+        self._hidden += len(findings) - len(shown)
+        standing: list[Finding] = []
+        silenced: dict[tuple[str, str], list[Finding]] = {}
+        for finding in shown:
+            if level is not None:
+                finding = msgspec.structs.replace(finding, severity=Severity(level))  # noqa: PLW2901
+            match = self._silencer.match(finding)
+            if match is None:
+                standing.append(finding)
+            else:
+                silenced.setdefault((match.by, match.reason), []).append(finding)
+        for (by, reason), members in silenced.items():
+            self._suppressed += [Suppressed(finding=f, by=by, reason=reason) for f in group(members)]
+        self._raw += standing
+        return standing
+
+    @staticmethod
+    def _result(
+        rule: type[Rule], graph: Graph, outcome: str, reason: str = "", detail: str = ""
+    ) -> RuleResult:
+        target = graph.facts.target
+        return RuleResult(
+            target=target, code=rule.code, name=rule.name, outcome=outcome, reason=reason, detail=detail
+        )
+
+
+def why_skipped(rule: type[Rule], facts: Facts) -> str:
+    """The reason why a rule cannot run on these facts; empty when it can."""
+    missing: dict[str, tuple[bool, str]] = {
+        "graph": (not facts.nodes, "the forward could not be recorded"),
+        "weights": (facts.weights is None, "the values of the weights are not known"),
+        "loss": (not facts.losses, "no loss was given or found in the source"),
+        "optimizer": (not getattr(facts, "optimizers", ()), "no optimizer was given or found"),
+        "reference": (getattr(facts, "reference", None) is None, "no reference was given"),
+    }
+    reasons = [reason for need, (lacks, reason) in missing.items() if need in rule.requires and lacks]
+    unmeasured = sorted(rule.needs - set(facts.measurements or {}))
+    if unmeasured:
+        reasons.append("it needs measurements on data: " + ", ".join(unmeasured))
+    return "; ".join(reasons)
+
+
+def check_facts(all_facts: Sequence[Facts], settings: Settings, on_result: OnResult | None = None) -> Report:
+    """Check facts that were made or read before."""
+    session = Session(settings, on_result)
+    for facts in all_facts:
+        if not session.stopped:
+            session.check(facts)
+    return session.report()
+
+
+def save_facts(path: Path, all_facts: Sequence[Facts]) -> None:
+    """Write the facts of one target, or a list of them, as JSON."""
+    payload: Any = all_facts[0] if len(all_facts) == 1 else list(all_facts)
+    encoded = msgspec.json.format(msgspec.json.encode(payload, order="sorted"), indent=1)
+    try:
+        path.write_bytes(encoded + b"\n")
+    except OSError as error:
+        raise UsageError(f"cannot write the facts to {path}: {error.strerror}") from error
+
+
+def load_facts(path: Path) -> tuple[Facts, ...]:
+    """Read what `save_facts` wrote."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read facts from {path}: {error.strerror}") from error
+    try:
+        decoded = msgspec.json.decode(data, type=Facts | list[Facts])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{path} does not hold facts: {error}",
+            hint="Write such a file with `normdoctor check TARGET --save-facts FILE`.",
+        ) from error
+    return tuple(decoded) if isinstance(decoded, list) else (decoded,)
+
+
+def _summary(facts: Facts) -> TargetSummary:
+    return TargetSummary(
+        name=facts.target,
+        recorded=facts.recorded,
+        inputs=facts.inputs,
+        notes=facts.notes,
+        norms=count_norms(facts),
+        modules=len(facts.modules),
+        parameters=count_parameters(facts),
+    )
+
+
+def _crash(rule: type[Rule], facts: Facts, summary: str) -> Finding:
+    return Finding(
+        code=CRASH_CODE,
+        name=CRASH_NAME,
+        severity=Severity.ERROR,
+        confidence=Confidence.HIGH,
+        message=f"the rule {rule.code} {rule.name} raised {summary}",
+        evidence={"rule": rule.code, "error": summary},
+        target=facts.target,
+        help="This is a fault of the rule, not of the model; the other rules went on. Please report it.",
+    )
