@@ -1,27 +1,27 @@
-"""The inputs that a model is run with, and where they came from."""
+"""The inputs that one forward is recorded with, and where they come from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Source = Literal["given", "declared", "captured", "inferred"]
+InputSource = Literal["given", "declared", "captured", "inferred"]
 
 
 @dataclass(frozen=True)
 class ExampleInputs:
-    """Arguments of one call of the model.
+    """Arguments for one call of a model.
 
-    `names` holds the names of the positional ones where they are known; `note` says how they were
-    found, in words for the report.
+    `names` holds the names of the positional ones where they are known. `source` says who chose them: the user (`given`), the file or the model (`declared`), the file's
+    own first call (`captured`) or normdoctor (`inferred`). `note` says more, for the report.
     """
 
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
-    source: Source = "given"
+    source: InputSource = "given"
     note: str = ""
     names: tuple[str, ...] = ()
 
     def name(self, index: int) -> str:
-        """The name of a positional argument."""
+        """The name of a positional argument, as far as it is known."""
         return self.names[index] if index < len(self.names) else ("input" if index == 0 else f"input_{index}")

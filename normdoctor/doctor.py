@@ -1,0 +1,158 @@
+"""The flow of a check and nothing else: load, examine, run the rules, report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from normdoctor.config import Settings
+from normdoctor.errors import NormDoctorError, UsageError, near
+from normdoctor.findings import Confidence
+from normdoctor.report import Report
+from normdoctor.running import OnResult, Session, check_facts, load_facts
+
+if TYPE_CHECKING:
+    import torch
+
+    from normdoctor.facts import Facts
+    from normdoctor.tracing.examine import Examination, Request
+    from normdoctor.tracing.target import Target
+
+
+def check(
+    model: torch.nn.Module | object,
+    inputs: Any = None,
+    *,
+    loss: object | None = None,
+    labels: Any = None,
+    optimizer: object | None = None,
+    data: Iterable[Any] | None = None,
+    reference: torch.nn.Module | None = None,
+    select: str | Sequence[str] | None = None,
+    ignore: str | Sequence[str] | None = None,
+    min_confidence: str = "medium",
+    device: str | None = None,
+) -> Report:
+    """Check a model; it is left as it was.
+
+    Args:
+        model: A module, a factory without arguments (built by us, so that the construction of every
+            layer and uninitialized memory are seen) or a target string such as `"model.py:Net"`.
+        inputs: What to call it with: a tensor, a tuple of positional arguments, a dict of keyword
+            arguments, or specs as on the command line. Inferred, and said so, when None.
+        loss: A loss of torch's or any callable of the model's output (and `labels`); its call is
+            recorded too.
+        labels: The second argument of the loss; made up where it is needed and None.
+        optimizer: The optimizer that trains the model.
+        data: Batches for the measured rules: tensors, `(inputs, labels)` pairs or dicts.
+        reference: The online model of which `model` is a moving average or a copy.
+        select: Rules to run, by code, prefix or name; all when None.
+        ignore: Rules not to run.
+        min_confidence: `"low"`, `"medium"` or `"high"`: findings below it are counted, not shown.
+        device: Where inputs are put; `"meta"` keeps everything without data.
+
+    Returns:
+        The report. Its `problems` say when the forward could not be recorded.
+
+    Raises:
+        NormDoctorError: An argument is wrong, or the target cannot be loaded.
+    """
+    from normdoctor.tracing.examine import Request
+
+    if min_confidence not in list(Confidence):
+        raise UsageError(
+            f"min_confidence is {min_confidence!r}: expected low, medium or high",
+            hint=near(str(min_confidence), list(Confidence)),
+        )
+    settings = Settings(
+        select=_selectors(select), ignore=_selectors(ignore), min_confidence=Confidence(min_confidence)
+    )
+    request = Request(inputs=inputs, loss=loss, labels=labels, device=device)
+    session = Session(settings)
+    for target in _targets(model):
+        _check(session, target, request, settings, None, data)
+    return session.report()
+
+
+def check_targets(specs: Sequence[str], settings: Settings, on_result: OnResult | None = None) -> Report:
+    """Check targets by their strings, as the command line does; one that fails does not stop the rest."""
+    if settings.from_facts is not None:
+        return check_facts(load_facts(settings.from_facts), settings, on_result)
+    session = Session(settings, on_result)
+    for spec in specs:
+        if session.stopped:
+            break
+        try:
+            targets = _load(spec, settings)
+        except NormDoctorError as error:
+            session.problem(spec, error)
+            continue
+        for target in targets:
+            if not session.stopped:
+                _check(session, target, _request(spec, settings), settings, spec, None)
+    return session.report()
+
+
+def facts_of(spec: str, settings: Settings) -> tuple[Facts, ...]:
+    """The facts of every model that a target string names."""
+    if settings.from_facts is not None:
+        return load_facts(settings.from_facts)
+    request = _request(spec, settings)
+    return tuple(_examined(target, request).facts for target in _load(spec, settings))
+
+
+def _load(spec: str, settings: Settings) -> list[Target]:
+    from normdoctor.tracing.target import load
+
+    limit = settings.import_timeout
+    return load(spec) if limit is None else load(spec, import_timeout=limit)
+
+
+def _targets(model: object) -> list[Target]:
+    from normdoctor.tracing.target import from_object, load
+
+    return load(model) if isinstance(model, str) else [from_object(model)]
+
+
+def _request(spec: str, settings: Settings) -> Request:
+    from normdoctor.tracing.examine import Request
+
+    return Request(
+        specs=settings.inputs_for(spec), loss=settings.loss, device=settings.device, roles=settings.roles
+    )
+
+
+def _check(
+    session: Session,
+    target: Target,
+    request: Request,
+    settings: Settings,
+    spec: str | None,
+    data: Iterable[Any] | None,
+) -> None:
+    from dataclasses import replace
+
+    request = replace(request, requirements=session.requirements(target.name, spec))
+    examination = _examined(target, request)
+    facts = examination.facts
+    if data is not None:
+        from normdoctor.probing import measure
+
+        facts = measure(target.model, data, facts)
+    if examination.error is not None:
+        session.problem(target.name, examination.error)
+    session.check(facts, spec)
+
+
+def _examined(target: Target, request: Request) -> Examination:
+    from normdoctor.tracing.examine import examine
+
+    return examine(target, request)
+
+
+def _selectors(value: str | Sequence[str] | None) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return tuple(value)

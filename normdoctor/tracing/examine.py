@@ -1,0 +1,174 @@
+"""From a target to its facts: pick the inputs, record, extract, and add what the rules require."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import torch
+
+from normdoctor.errors import NormDoctorError, TraceError
+from normdoctor.facts import Facts, LossFact, Node
+from normdoctor.tracing.example import ExampleInputs
+from normdoctor.tracing.extract import extract, module_facts, parameter_facts
+from normdoctor.tracing.inference import infer
+from normdoctor.tracing.inputs import as_example, describe_inputs, parse_inputs, to_device
+from normdoctor.tracing.losses import loss_call
+from normdoctor.tracing.origins import origins_for
+from normdoctor.tracing.recording import LossCall, Recording, record
+from normdoctor.tracing.sourceloss import SourceLoss
+from normdoctor.tracing.state import inventory
+from normdoctor.tracing.target import Target
+from normdoctor.tracing.weights import weight_facts
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asks to be examined a model with; None where nothing was said."""
+
+    inputs: Any = None
+    specs: tuple[str, ...] = ()
+    loss: object | None = None
+    labels: Any = None
+    device: str | None = None
+    requirements: frozenset[str] = frozenset()
+    roles: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Examination:
+    """The facts of a target; `error` says why its forward could not be recorded."""
+
+    facts: Facts
+    error: TraceError | None = None
+    recording: Recording | None = None
+
+
+def examine(target: Target, request: Request) -> Examination:
+    """Record the target and extract its facts.
+
+    Where the forward cannot be recorded, the facts hold what the modules alone tell, and the error
+    stands beside them.
+    """
+    error = None
+    recording = None
+    notes = list(target.notes)
+    origins = origins_for(target.model, target.origins)
+    if target.scripted:
+        notes.append("a ScriptModule: only its modules can be seen, not its forward")
+    else:
+        try:
+            recording = _recorded(target, request, notes)
+        except TraceError as failed:
+            error = failed
+    if recording is not None:
+        facts = extract(target.name, recording, origins, extra_roles=request.roles, notes=tuple(notes))
+        facts = with_source_losses(facts, target.losses, target.name)
+        parts = recording.parts
+    else:
+        parts = inventory(target.model)
+        facts = Facts(
+            target=target.name,
+            modules=module_facts(parts, origins, {}, {}, request.roles),
+            parameters=parameter_facts(parts),
+            training=target.model.training,
+            notes=tuple(notes),
+        )
+    if "weights" in request.requirements:
+        weights = weight_facts(parts, filled=target.filled)
+        facts = msgspec.structs.replace(facts, weights=weights)
+    return Examination(facts, error, recording)
+
+
+def _recorded(target: Target, request: Request, notes: list[str]) -> Recording:
+    loss = loss_call(request.loss, request.labels) if request.loss is not None else None
+    given = _given(request)
+    if given is not None:
+        return _in_some_mode(target, given, loss, notes)
+    if target.inputs is not None:
+        try:
+            recording = _in_some_mode(target, target.inputs, loss, notes)
+        except TraceError as error:
+            notes.append(f"the {target.inputs.source} inputs do not run ({error.message}); others were tried")
+        else:
+            notes.append(f"inputs {target.inputs.source}: {describe_inputs(target.inputs)}")
+            return recording
+    try:
+        recording = infer(target.model, loss=loss)
+    except TraceError as first:
+        if not target.model.training:
+            raise
+        try:
+            recording = infer(target.model, loss=loss, training=False)
+        except TraceError:
+            raise first from None
+        notes.append("recorded in eval mode: the forward does not run in train mode")
+    told = recording.example.note or describe_inputs(recording.example)
+    notes.append(f"inputs inferred: {told} (give others with --input or inputs=)")
+    return recording
+
+
+def _given(request: Request) -> ExampleInputs | None:
+    if request.inputs is not None:
+        example = as_example(request.inputs)
+    elif request.specs:
+        example = parse_inputs(request.specs)
+    else:
+        return None
+    return to_device(example, torch.device(request.device)) if request.device else example
+
+
+def _in_some_mode(
+    target: Target, example: ExampleInputs, loss: LossCall | None, notes: list[str]
+) -> Recording:
+    """Record as the model is; a model in train mode that does not run so is tried in eval mode."""
+    try:
+        return record(target.model, example, loss=loss)
+    except TraceError as first:
+        if not target.model.training:
+            raise
+        try:
+            recording = record(target.model, example, loss=loss, training=False)
+        except NormDoctorError:
+            raise first from None
+        notes.append(f"recorded in eval mode: in train mode {first.message}")
+        return recording
+
+
+def with_source_losses(facts: Facts, losses: Iterable[SourceLoss], target: str) -> Facts:
+    """Add the losses that the source applies to this model, unless one was recorded."""
+    if facts.losses or not facts.nodes:
+        return facts
+    outputs = next((node.inputs for node in reversed(facts.nodes) if node.op == "output"), ())
+    name = target.rpartition(":")[2].split("(")[0]
+    nodes = list(facts.nodes)
+    found: list[LossFact] = []
+    for loss in losses:
+        if loss.model is not None and name and loss.model not in (name, target):
+            continue
+        position = loss.argument or 0
+        if position >= len(outputs):
+            continue
+        node = outputs[position]
+        for kind in loss.through:
+            before = nodes[node]
+            node = len(nodes)
+            nodes.append(
+                Node(
+                    index=node,
+                    name=f"{kind}_of_output",
+                    op="call_function",
+                    role="softmax" if "softmax" in kind else "activation",
+                    kind=kind,
+                    inputs=(before.index,),
+                    outputs=before.outputs,
+                    location=loss.location,
+                )
+            )
+        config = dict(loss.config)
+        found.append(
+            LossFact(kind=loss.kind, node=node, certain=False, location=loss.location, config=config)
+        )
+    return msgspec.structs.replace(facts, nodes=tuple(nodes), losses=tuple(found))

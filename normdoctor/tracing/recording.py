@@ -1,0 +1,282 @@
+"""`record`: one forward of a model, on the cheapest carrier that can run it, as a torch.fx graph."""
+
+from __future__ import annotations
+
+import copy
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from normdoctor.errors import TraceError
+from normdoctor.tracing import frames
+from normdoctor.tracing.carrier import Carrier, borrowed
+from normdoctor.tracing.example import ExampleInputs
+from normdoctor.tracing.recorder import Recorder
+from normdoctor.tracing.state import Inventory, inventory
+
+MAX_OUTPUT_DEPTH = 6
+
+#: Applies a loss to the model's result; the second argument makes stand-ins for its own tensors.
+LossCall = Callable[[Any, Callable[[torch.Tensor], torch.Tensor]], None]
+
+
+@dataclass(slots=True)
+class Recording:
+    """One recorded forward.
+
+    `graph` refers by name to `root` (the model's own modules, parameters and the constants that the
+    forward used), so `graph_module()` runs it again. `calls` counts executions by module path,
+    `created` holds modules that exist only during forward, `carrier` says what carried the tensors.
+    """
+
+    model: nn.Module
+    parts: Inventory
+    graph: fx.Graph
+    root: dict[str, Any]
+    calls: dict[str, int]
+    created: dict[str, nn.Module]
+    carrier: Carrier
+    example: ExampleInputs
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    training: bool
+    notes: list[str] = field(default_factory=list)
+    unknown: int = 0
+    """Tensors whose making was not seen: the graph cannot be run again when there are any."""
+
+    def graph_module(self) -> fx.GraphModule:
+        """The recorded forward as a module: takes the input tensors, returns the output tensors."""
+        if self.unknown:
+            raise TraceError(f"{self.unknown} tensors came from calls that could not be seen")
+        return fx.GraphModule(dict(self.root), self.graph)
+
+
+def record(
+    model: nn.Module,
+    example: ExampleInputs,
+    *,
+    parts: Inventory | None = None,
+    carriers: tuple[Carrier, ...] = ("meta", "fake", "real"),
+    loss: LossCall | None = None,
+    training: bool | None = None,
+) -> Recording:
+    """Record one forward of `model` on `example`; the model is left as it was, bit for bit.
+
+    Tries the carriers in turn: shapes only; shapes and a device; copies with values. `loss` is called
+    on the result and recorded too; `training=False` records in eval mode, None as the model is. Raises
+    `TraceError` with the user's own error and line when the forward runs on none of the carriers.
+    """
+    if any(nn.parameter.is_lazy(tensor) for tensor in model.parameters()):
+        model, parts = _materialized(model, example), None
+    parts = parts or inventory(model)
+    failure: Exception | None = None
+    wanted: str | None = None
+    notes: list[str] = []
+    for carrier in carriers:
+        if wanted and carrier == "fake":
+            continue
+        if carrier == "real" and (reason := _too_large(parts)):
+            notes.append(reason)
+            continue
+        try:
+            recording = _attempt(model, example, parts, carrier, loss, training)
+        except _Failed as failed:
+            if failure is None or carrier == "real":
+                failure = failed.error
+            wanted = failed.wanted or wanted
+            continue
+        if carrier == "real":
+            what = f"`{wanted}`" if wanted else "the forward"
+            notes.append(f"recorded with real tensors: {what} needs values that shapes cannot give")
+        recording.notes += notes
+        return recording
+    assert failure is not None
+    raise ForwardError(describe(failure, notes), wanted) from failure
+
+
+class ForwardError(TraceError):
+    """The forward raised; `wanted` names the call that asked for values when that was why."""
+
+    def __init__(self, message: str, wanted: str | None = None) -> None:
+        super().__init__(message, hint="Check the inputs: --input 8,3,224,224 or check(model, inputs=...).")
+        self.wanted = wanted
+
+
+def _materialized(model: nn.Module, example: ExampleInputs) -> nn.Module:
+    """A copy of a model with lazy layers, whose first forward has set their shapes."""
+    try:
+        copied = copy.deepcopy(model)
+        with torch.no_grad():
+            copied(*example.args, **example.kwargs)
+    except Exception as error:
+        raise ForwardError(describe(error, [])) from error
+    return copied
+
+
+class _Failed(Exception):
+    def __init__(self, error: Exception, wanted: str | None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.wanted = wanted
+
+
+def _attempt(
+    model: nn.Module,
+    example: ExampleInputs,
+    parts: Inventory,
+    carrier: Carrier,
+    loss: LossCall | None,
+    training: bool | None,
+) -> Recording:
+    mode = model.training if training is None else training
+    with borrowed(model, parts, carrier) as stand:
+        if training is not None:
+            for entry in parts.modules.values():
+                entry.module.training = training
+        recorder = Recorder(parts, stand, _device_of(parts))
+        names: list[str] = []
+        args, kwargs = _placeholders(example, stand.value, recorder, names)
+        try:
+            with recorder.active():
+                result = model(*args, **kwargs)
+                if loss is not None:
+                    loss(result, stand.value)
+            found = list(output_tensors(result))
+            recorder.output([tensor for _, tensor in found])
+        except Exception as error:
+            raise _Failed(error, recorder.value_wanted) from error
+    root = _with_originals(recorder.root, parts)
+    return Recording(
+        model=model,
+        parts=parts,
+        graph=recorder.graph,
+        root=root,
+        calls=recorder.calls,
+        created=recorder.created,
+        carrier=carrier,
+        example=example,
+        input_names=tuple(names),
+        output_names=tuple(name for name, _ in found),
+        training=mode,
+        unknown=recorder.unknown,
+    )
+
+
+def _with_originals(root: dict[str, Any], parts: Inventory) -> dict[str, Any]:
+    return {
+        name: parts.modules[name].module if isinstance(value, nn.Module) and name in parts.modules else value
+        for name, value in root.items()
+    }
+
+
+def _placeholders(
+    example: ExampleInputs, stand: Any, recorder: Recorder, names: list[str]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def put(value: Any, name: str) -> Any:
+        if isinstance(value, torch.Tensor):
+            carried = stand(value)
+            recorder.placeholder(name, carried)
+            names.append(name)
+            return carried
+        if isinstance(value, list | tuple):
+            items = [put(item, f"{name}_{index}") for index, item in enumerate(value)]
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        if isinstance(value, dict):
+            made = {key: put(item, f"{name}_{key}") for key, item in value.items()}
+            return made if type(value) is dict else type(value)(made)
+        return value
+
+    args = tuple(put(value, example.name(index)) for index, value in enumerate(example.args))
+    return args, {key: put(value, key) for key, value in example.kwargs.items()}
+
+
+def input_tensors(example: ExampleInputs) -> list[torch.Tensor]:
+    """The tensors of the inputs, in the order of the placeholders."""
+    found: list[torch.Tensor] = []
+
+    def visit(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            for item in value:
+                visit(item)
+        elif isinstance(value, dict):
+            for item in value.values():
+                visit(item)
+
+    visit(example.args)
+    visit(example.kwargs)
+    return found
+
+
+def output_tensors(value: Any, name: str = "output", depth: int = 0) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors in whatever a model returns: tuples, dicts, dataclasses, caches; each once by name."""
+    seen: set[int] = set()
+
+    def visit(item: Any, label: str, level: int) -> Iterator[tuple[str, torch.Tensor]]:
+        if isinstance(item, torch.Tensor):
+            if id(item) not in seen:
+                seen.add(id(item))
+                yield label, item
+            return
+        if level > MAX_OUTPUT_DEPTH or isinstance(item, nn.Module | str | bytes | int | float | type(None)):
+            return
+        if isinstance(item, dict):
+            children = [(f"{label}.{key}", part) for key, part in item.items()]
+        elif isinstance(item, list | tuple | set | frozenset):
+            children = [(f"{label}.{index}", part) for index, part in enumerate(item)]
+        elif is_dataclass(item) and not isinstance(item, type):
+            children = [(f"{label}.{one.name}", getattr(item, one.name)) for one in fields(item)]
+        elif hasattr(item, "__dict__") and not isinstance(item, type) and not callable(item):
+            children = [(f"{label}.{key}", part) for key, part in vars(item).items()]
+        else:
+            return
+        for text, part in children:
+            yield from visit(part, text, level + 1)
+
+    yield from visit(value, name, depth)
+
+
+def _device_of(parts: Inventory) -> torch.device:
+    for entry in parts.tensors.values():
+        if entry.kind == "parameter":
+            return entry.tensor.device
+    return torch.device("cpu")
+
+
+def _too_large(parts: Inventory) -> str | None:
+    """Say why copies with values cannot be made, None where they can."""
+    if any(entry.tensor.device.type == "meta" for entry in parts.tensors.values()):
+        return "the model is on the meta device, so it has no values to run with"
+    size = sum(entry.tensor.numel() * entry.tensor.element_size() for entry in parts.tensors.values())
+    free = _free_memory()
+    if free is not None and 3 * size > free:
+        return f"running it takes {3 * size / 2**30:.0f} GiB and {free / 2**30:.0f} GiB are free"
+    return None
+
+
+def _free_memory() -> int | None:
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def describe(error: BaseException, notes: list[str]) -> str:
+    """The user's error in one line, with the line of their code that raised it."""
+    place = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if frames.is_outside(frame.f_code):
+            place = f" at {frame.f_code.co_filename}:{line}"
+    text = str(error).strip().splitlines()
+    first = text[0] if text else ""
+    more = f" ({'; '.join(notes)})" if notes else ""
+    return f"the forward raised {type(error).__name__}{place}: {first}{more}"

@@ -1,0 +1,197 @@
+"""Everything a model holds: its modules (also the hidden ones), its tensors, and putting all of it back.
+
+A forward may do anything to the model that runs it: cache tensors, move running statistics, append to
+lists. `Snapshot` notes every module's attributes, and the contents of the plain containers among
+them, and restores them, so that a recording leaves no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+MAX_DEPTH = 4  # how deep plain lists, tuples and dicts are searched for modules and tensors
+
+_TORCH_FIELDS = frozenset(nn.Module().__dict__) - {"_parameters", "_buffers", "_modules"}
+
+
+@dataclass(slots=True)
+class ModuleEntry:
+    """A module and where it was found; `container` names the plain attribute that hides it."""
+
+    path: str
+    module: nn.Module
+    container: str = ""
+    aliases: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class TensorEntry:
+    """A tensor of the model: a parameter, a buffer, or a plain attribute."""
+
+    name: str
+    module: str
+    tensor: torch.Tensor
+    kind: str
+    aliases: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Inventory:
+    """All modules and tensors of a model by their first path."""
+
+    modules: dict[str, ModuleEntry]
+    tensors: dict[str, TensorEntry]
+
+    def path_of(self) -> dict[int, str]:
+        """Object id to path, for every module."""
+        return {id(entry.module): path for path, entry in self.modules.items()}
+
+
+def join(prefix: str, name: str) -> str:
+    """Append a name to a module path."""
+    return f"{prefix}.{name}" if prefix else name
+
+
+def inventory(model: nn.Module) -> Inventory:
+    """List every module and tensor, those in plain containers included.
+
+    A module or parameter in a plain list is unknown to torch (`state_dict`, `.to()` and the optimizer
+    miss it), but its forward runs: it appears as `blocks[0]`.
+    """
+    found = Inventory({}, {})
+    _walk(model, "", "", found, {}, {})
+    return found
+
+
+def _walk(
+    module: nn.Module,
+    path: str,
+    container: str,
+    found: Inventory,
+    modules: dict[int, ModuleEntry],
+    tensors: dict[int, TensorEntry],
+) -> None:
+    if (known := modules.get(id(module))) is not None:
+        known.aliases.append(path)
+        return
+    modules[id(module)] = found.modules[path] = ModuleEntry(path, module, container)
+
+    def add_tensor(name: str, tensor: torch.Tensor, kind: str) -> None:
+        full = join(path, name)
+        if (known := tensors.get(id(tensor))) is not None:
+            known.aliases.append(full)
+        else:
+            tensors[id(tensor)] = found.tensors[full] = TensorEntry(full, path, tensor, kind)
+
+    for name, value in module._parameters.items():
+        if value is not None:
+            add_tensor(name, value, "parameter")
+    for name, value in module._buffers.items():
+        if isinstance(value, torch.Tensor):
+            add_tensor(name, value, "buffer")
+    for name, child in module._modules.items():
+        if child is not None:
+            _walk(child, join(path, name), container, found, modules, tensors)
+    for name, value in list(module.__dict__.items()):
+        if name in _TORCH_FIELDS or name in ("_parameters", "_buffers", "_modules"):
+            continue
+        for label, item in plain_contents(value, name):
+            if isinstance(item, nn.Module):
+                if id(item) not in modules and not _is_ancestor(item, module):
+                    _walk(item, join(path, label), join(path, name), found, modules, tensors)
+            elif id(item) not in tensors:
+                add_tensor(label, item, "attribute")
+
+
+def _is_ancestor(candidate: nn.Module, module: nn.Module) -> bool:
+    return any(child is module for child in candidate.modules())
+
+
+def plain_contents(value: Any, label: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Yield the modules and tensors inside a plain attribute, labelled `name[0]` or `name['key']`."""
+    if isinstance(value, nn.Module | torch.Tensor):
+        yield label, value
+    elif depth < MAX_DEPTH and type(value) in (list, tuple):
+        for index, item in enumerate(value):
+            yield from plain_contents(item, f"{label}[{index}]", depth + 1)
+    elif depth < MAX_DEPTH and isinstance(value, dict):
+        for key, item in value.items():
+            yield from plain_contents(item, f"{label}[{key!r}]", depth + 1)
+
+
+class Snapshot:
+    """The attributes of every module at one moment, to be restored bit for bit.
+
+    Tensors are not copied: what could change them in place must be kept away from them (see
+    `normdoctor.tracing.carrier`).
+    """
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        self._dicts: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
+        self._lists: list[tuple[list[Any], list[Any]]] = []
+        self._classes = [(module, type(module)) for module in modules]
+        seen: set[int] = set()
+        for module in modules:
+            self._note(module.__dict__, 0, seen)
+
+    def _note(self, value: Any, depth: int, seen: set[int]) -> None:
+        if depth > MAX_DEPTH or id(value) in seen:
+            return
+        if isinstance(value, dict):
+            seen.add(id(value))
+            self._dicts.append((value, dict(value)))
+            for item in value.values():
+                if isinstance(item, dict | list):
+                    self._note(item, depth + 1, seen)
+        elif type(value) is list:
+            seen.add(id(value))
+            self._lists.append((value, list(value)))
+            for item in value:
+                if isinstance(item, dict | list):
+                    self._note(item, depth + 1, seen)
+
+    def map_tensors(self, convert: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Replace every tensor in the noted containers by what `convert` makes of it."""
+        for live, _ in self._dicts:
+            for key, value in live.items():
+                if isinstance(value, torch.Tensor):
+                    live[key] = convert(value)
+                elif type(value) is tuple:
+                    live[key] = _mapped_tuple(value, convert)
+        for items, _ in self._lists:
+            for index, value in enumerate(items):
+                if isinstance(value, torch.Tensor):
+                    items[index] = convert(value)
+                elif type(value) is tuple:
+                    items[index] = _mapped_tuple(value, convert)
+
+    def restore(self) -> None:
+        """Put everything back as it was."""
+        for module, original in self._classes:
+            if type(module) is not original:
+                module.__class__ = original
+        for live, saved in self._dicts:
+            if len(live) != len(saved) or any(live.get(key, live) is not saved[key] for key in saved):
+                live.clear()
+                live.update(saved)
+        for items, kept in self._lists:
+            if len(items) != len(kept) or any(a is not b for a, b in zip(items, kept, strict=True)):
+                items[:] = kept
+
+
+def _mapped_tuple(value: tuple[Any, ...], convert: Callable[[torch.Tensor], torch.Tensor]) -> tuple[Any, ...]:
+    if not any(isinstance(item, torch.Tensor | tuple) for item in value):
+        return value
+    return tuple(
+        convert(item)
+        if isinstance(item, torch.Tensor)
+        else _mapped_tuple(item, convert)
+        if type(item) is tuple
+        else item
+        for item in value
+    )
