@@ -1,0 +1,1 @@
+"""Rules that read measurements: activations, normalization and gradients as a model runs."""
