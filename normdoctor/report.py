@@ -41,11 +41,12 @@ class RuleResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """A target that could not be examined at all."""
+    """A target, or a part of its examination, that failed; `detail` is the traceback."""
 
     target: str
     message: str
     hint: str = ""
+    detail: str = ""
 
 
 class TargetSummary(msgspec.Struct, frozen=True, kw_only=True):

@@ -66,7 +66,10 @@ class Session:
 
     def problem(self, target: str, error: NormDoctorError) -> None:
         """Record that a target could not be examined; the others still are."""
-        self._problems.append(Problem(target=target, message=error.message, hint=error.hint or ""))
+        detail = "".join(traceback.format_exception(error))
+        self._problems.append(
+            Problem(target=target, message=error.message, hint=error.hint or "", detail=detail)
+        )
         self.stopped = self.stopped or self.settings.exitfirst
 
     def report(self) -> Report:

@@ -112,11 +112,15 @@ def make_settings(
 ) -> tuple[tuple[str, ...], Settings]:
     """The targets to check, and the settings: the configuration file's with the options over them."""
     from normdoctor.config import load_settings, override
+    from normdoctor.findings import Confidence
     from normdoctor.selection import split_node_id, split_selectors
 
     if config is not None and isolated:
         raise UsageError("--config and --isolated contradict each other", hint="Give one of them.")
     settings = load_settings(config, isolated=isolated)
+    given = {key: value or None for key, value in given.items()}
+    if given.get("min_confidence"):
+        given["min_confidence"] = Confidence(given["min_confidence"])
     for key in ("select", "ignore", "extend_select"):
         given[key] = split_selectors(given.get(key) or ())
     settings = override(settings, **given)

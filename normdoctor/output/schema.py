@@ -34,7 +34,10 @@ def to_dict(report: Report) -> dict[str, Any]:
             {"rule": result.code, "name": result.name, "target": result.target, "reason": result.reason}
             for result in report.skipped
         ],
-        "problems": [msgspec.to_builtins(problem) for problem in report.problems],
+        "problems": [
+            {"target": problem.target, "message": problem.message, "hint": problem.hint}
+            for problem in report.problems
+        ],
         "summary": {
             "ok": report.ok,
             "fail_on": report.fail_on,

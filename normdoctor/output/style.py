@@ -24,6 +24,7 @@ class Style:
     width: int = 80
     verbosity: int = 0
     show_skipped: bool = False
+    show_problems: bool = True
 
     def paint(self, text: str, *looks: str) -> str:
         """Wrap text in the escape codes for `bold`, `red`, ... where colour is on."""

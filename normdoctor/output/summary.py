@@ -31,7 +31,7 @@ def preamble(report: Report, style: Style) -> list[str]:
 def epilogue(report: Report, style: Style) -> list[str]:
     """What could not be examined, what was examined, and what is not shown."""
     lines = []
-    for problem in report.problems:
+    for problem in report.problems if style.show_problems else ():
         lines.append(f"{style.paint('error:', 'bold', 'red')} {style.clean(problem.message)}")
         lines += [f"  {style.clean(hint)}" for hint in problem.hint.splitlines()]
     if style.verbosity < 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,19 +18,13 @@ from normdoctor.cli.options import (
     make_style,
     selection_options,
 )
+from normdoctor.cli.reporting import Reporter
 from normdoctor.errors import UsageError
+from normdoctor.output import format_names, get_format
 
 if TYPE_CHECKING:
     from normdoctor.config import Settings
-    from normdoctor.output import Format
-    from normdoctor.output.style import Style
-    from normdoctor.report import Report, RuleResult
-
-
-def _format_names() -> list[str]:
-    from normdoctor.output import format_names
-
-    return list(format_names())
+    from normdoctor.report import Report
 
 
 @click.command(short_help="Examine models and report what is wrong with them.")
@@ -52,7 +46,7 @@ def _format_names() -> list[str]:
 @click.option("-x", "--exitfirst", is_flag=True, help="Stop at the first rule that fails.")
 @click.option(
     "--output-format",
-    type=click.Choice(_format_names()),
+    type=click.Choice(format_names()),
     envvar="NORMDOCTOR_OUTPUT_FORMAT",
     help="How to write the report (default: full).",
 )
@@ -62,7 +56,7 @@ def _format_names() -> list[str]:
 @click.option("--from-facts", type=FILE, help="Check what --save-facts wrote, without the model.")
 @config_options
 @look_options
-def command(  # noqa: PLR0917
+def command(
     targets: tuple[str, ...],
     color: str,
     quiet: bool,
@@ -85,30 +79,21 @@ def command(  # noqa: PLR0917
         if given["fail_on"] not in (None, "never"):
             raise UsageError(f"--exit-zero and --fail-on {given['fail_on']} contradict each other")
         given["fail_on"] = "never"
-    style = _with_skipped(make_style(color, quiet, verbose), show_skipped)
-    given["min_confidence"] = _confidence(given["min_confidence"])
-    specs, settings = make_settings(
-        targets, config, isolated, **{key: value or None for key, value in given.items()}
-    )
-    chosen = _format(settings)
-    live = verbose > 0 and not chosen.machine and output_file is None
-    report = _check(specs, targets, settings, _printer(style) if live else None)
-    _write(report, chosen, style, output_file, time.perf_counter() - started, blank=live)
+    style = replace(make_style(color, quiet, verbose), show_skipped=show_skipped)
+    specs, settings = make_settings(targets, config, isolated, **given)
+    reporter = Reporter(get_format(settings.output_format), style, output_file)
+    report = _check(specs, targets, settings, reporter)
+    reporter.write(report, time.perf_counter() - started)
     click.get_current_context().exit(report.exit_code)
 
 
-def _check(
-    specs: tuple[str, ...],
-    named: tuple[str, ...],
-    settings: Settings,
-    on_result: Callable[[RuleResult], None] | None,
-) -> Report:
+def _check(specs: tuple[str, ...], named: tuple[str, ...], settings: Settings, reporter: Reporter) -> Report:
     if settings.from_facts is not None:
         from normdoctor.running import check_facts, load_facts
 
         if named:
             raise UsageError("--from-facts takes the place of TARGET", hint="Give one of them.")
-        return check_facts(load_facts(settings.from_facts), settings, on_result)
+        return check_facts(load_facts(settings.from_facts), settings, reporter.on_result)
     if not specs:
         raise UsageError(
             "nothing to check: expected a TARGET, or `targets` in the configuration file",
@@ -116,54 +101,4 @@ def _check(
         )
     from normdoctor import doctor
 
-    report: Report = doctor.check_targets(specs, settings, on_result)
-    return report
-
-
-def _write(
-    report: Report, chosen: Format, style: Style, file: Path | None, seconds: float, *, blank: bool
-) -> None:
-    from normdoctor.output.style import Style as Plain
-    from normdoctor.output.summary import last_line
-
-    if file is None:
-        text = chosen.render(report, style)
-        if text and blank:
-            click.echo()
-        click.echo(text, nl=False, color=style.color)
-    else:
-        plain = Plain(verbosity=style.verbosity, show_skipped=style.show_skipped)
-        try:
-            file.write_text(chosen.render(report, plain), encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"cannot write the report to {file}: {error.strerror}") from error
-    if style.verbosity > 0:
-        for result in report.results:
-            if result.detail:
-                click.echo(f"{result.node_id}\n{result.detail}", err=True, nl=False)
-    if not chosen.machine and style.verbosity >= 0:
-        click.echo(last_line(report, seconds, style), color=style.color)
-
-
-def _printer(style: Style) -> Callable[[RuleResult], None]:
-    from normdoctor.output.summary import result_line
-
-    return lambda result: click.echo(result_line(result, style), color=style.color)
-
-
-def _format(settings: Settings) -> Format:
-    from normdoctor.output import get_format
-
-    return get_format(settings.output_format)
-
-
-def _with_skipped(style: Style, show_skipped: bool) -> Style:
-    from dataclasses import replace
-
-    return replace(style, show_skipped=show_skipped)
-
-
-def _confidence(value: str | None) -> Any:
-    from normdoctor.findings import Confidence
-
-    return Confidence(value) if value else None
+    return doctor.check_targets(specs, settings, reporter.on_result)

@@ -18,6 +18,6 @@ def command(layout: str, config: Path | None, isolated: bool, **given: Any) -> N
     """List every rule, whether it runs with this configuration, and if not, why."""
     from normdoctor.output.catalogue import rules_json, rules_table
 
-    _, settings = make_settings((), config, isolated, **{key: value or None for key, value in given.items()})
+    _, settings = make_settings((), config, isolated, **given)
     off = settings.selection().off
     click.echo(rules_json(off) if layout == "json" else rules_table(off, settings.levels), nl=False)

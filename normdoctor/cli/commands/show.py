@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("--from-facts", type=FILE, help="Show what `check --save-facts` wrote.")
 @config_options
 @look_options
-def command(  # noqa: PLR0917
+def command(
     targets: tuple[str, ...],
     norms: bool,
     activations: bool,
@@ -51,9 +51,7 @@ def command(  # noqa: PLR0917
     from normdoctor.output.inventory import inventory, to_json, to_text
 
     style = make_style(color, quiet, verbose, width=120)
-    specs, settings = make_settings(
-        targets, config, isolated, **{key: value or None for key, value in given.items()}
-    )
+    specs, settings = make_settings(targets, config, isolated, **given)
     chosen = {"norm": norms, "activation": activations, "weight": weights}
     kinds = frozenset(kind for kind, wanted in chosen.items() if wanted) or frozenset(chosen)
     shown = [inventory(facts) for facts in _facts(specs, settings)]
