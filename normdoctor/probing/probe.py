@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
 from normdoctor.errors import TraceError, UsageError
+from normdoctor.facts import Facts
 from normdoctor.probing.hooks import Observer, unwrapped
 from normdoctor.probing.sandbox import sandbox
 
@@ -18,14 +20,15 @@ Measurements = dict[str, dict[str, Any]]
 BATCH_HINT = "A batch is what the model takes: a tensor, (inputs, labels), or a dict of keyword arguments."
 
 
-def measure(model: nn.Module, data: Any, *, source: str = "data") -> Measurements:
-    """Measure what rules need on `data`: batches, each a tensor, a tuple or a dict.
+def measure(model: nn.Module, data: Any, facts: Facts, *, source: str = "data") -> Facts:
+    """Add to the facts what rules need to know from `data`: batches, each a tensor, a tuple or a dict.
 
     Of a tuple `(x, labels)` the first element is fed to the model, of a dict its entries by keyword. The
     model runs in the mode that it is in, without gradients, and is left as it was. `source` says what the
     data are: `"data"` for the user's own, `"synthetic"` for made-up batches.
     """
-    return {"dead_units": probe(model, data, source=source)}
+    measured: Measurements = {"dead_units": probe(model, data, source=source)}
+    return msgspec.structs.replace(facts, measurements={**(facts.measurements or {}), **measured})
 
 
 def probe(model: nn.Module, data: Any, *, source: str = "data") -> dict[str, dict[str, Any]]:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from normdoctor.errors import TraceError, UsageError
+from normdoctor.facts import Facts
 from normdoctor.probing.hooks import Observer, unwrapped
 from normdoctor.probing.probe import measure, probe
 
@@ -140,7 +141,10 @@ def test_a_batch_that_does_not_fit():
 def test_no_trace():
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Dropout(0.5))
     before, rng = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    measure(model, [torch.randn(8, 4, generator=torch.Generator().manual_seed(0))])
+    facts = measure(
+        model, [torch.randn(8, 4, generator=torch.Generator().manual_seed(0))], Facts(target="net")
+    )
+    assert facts.measurements["dead_units"]["2"]["observations"] == 8
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert torch.equal(rng, torch.get_rng_state())
     assert hooks_of(model) == 0
