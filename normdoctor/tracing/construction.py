@@ -1,0 +1,186 @@
+"""Where modules were built, read off the source: for models that nobody watched being built."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import linecache
+from collections.abc import Iterator
+
+from torch import nn
+
+from normdoctor.facts import Location
+from normdoctor.tracing.origins import Origin, Origins, character_column
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def origins_for(model: nn.Module, origins: Origins | None = None) -> dict[str, Origin]:
+    """The origin of every module of `model`, by path; what is unknown is left out.
+
+    A module takes its own record; else what its parent's source says; else its nearest ancestor's.
+    A root that nobody saw being built takes its class statement.
+    """
+    found: dict[str, Origin] = {}
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for path, module in modules.items():
+        own = origins.of(module) if origins is not None else None
+        if own is None and not path:
+            header = _class_header(type(module))
+            own = Origin(header) if header is not None else None
+        elif own is None:
+            parent = path.rpartition(".")[0]
+            recorded = origins is not None and origins.of(modules[parent]) is not None
+            place = None if recorded else _from_source(modules, path)
+            own = Origin(place) if place is not None else found.get(parent)
+        if own is not None:
+            found[path] = own
+    return found
+
+
+def _class_header(cls: type) -> Location | None:
+    """The `class` statement, which stands for a model of which nobody saw the construction."""
+    if cls.__module__.partition(".")[0] == "torch" or (source := _class_source(cls)) is None:
+        return None
+    file, definition = source
+    text = linecache.getline(file, definition.lineno).rstrip()
+    return Location(file, definition.lineno, definition.col_offset + 1, definition.lineno, len(text) + 1)
+
+
+def _from_source(modules: dict[str, nn.Module], path: str) -> Location | None:
+    """The constructor call of `path` in the source of the class that holds it."""
+    parent, _, name = path.rpartition(".")
+    inside: list[str] = [name]
+    while isinstance(modules[parent], _CONTAINERS) and type(modules[parent]) in _CONTAINERS and parent:
+        parent, _, name = parent.rpartition(".")
+        inside.insert(0, name)
+    for cls in type(modules[parent]).__mro__:
+        if cls.__module__.partition(".")[0] == "torch" or cls is object:
+            break
+        source = _class_source(cls)
+        if source is None:
+            continue
+        file, definition = source
+        values = list(_assigned(definition, inside[0]))
+        if values:
+            return _element(file, values[0], inside[1:]) if len(values) == 1 else None
+    return None
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(file: str, text: str) -> ast.Module | None:
+    try:
+        return ast.parse(text, file)
+    except (SyntaxError, ValueError):
+        return None
+
+
+def _class_source(cls: type) -> tuple[str, ast.ClassDef] | None:
+    """The file and the definition of a class, also where its module is no longer imported."""
+    codes = [value.__code__ for value in vars(cls).values() if inspect.isfunction(value)]
+    codes = [code for code in codes if code.co_qualname.rpartition(".")[0] == cls.__qualname__]
+    if not codes:
+        return None
+    file, first = codes[0].co_filename, codes[0].co_firstlineno
+    tree = _parsed(file, "".join(linecache.getlines(file)))
+    if tree is None:
+        return None
+    holders = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        and node.name == cls.__name__
+        and node.lineno <= first <= (node.end_lineno or node.lineno)
+    ]
+    return (file, holders[-1]) if holders else None
+
+
+def _assigned(definition: ast.ClassDef, name: str) -> Iterator[tuple[ast.expr, _Function]]:
+    """Every value that a method of the class gives to the submodule `name`."""
+    for method in definition.body:
+        if not isinstance(method, _Function) or not method.args.args:
+            continue
+        first = method.args.args[0].arg
+        for node in ast.walk(method):
+            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                if any(_is_attribute(target, first, name) for target in targets):
+                    yield node.value, method
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                called = node.func.attr in ("add_module", "register_module") and len(node.args) == 2
+                if called and _is_attribute(node.func, first, node.func.attr) and _says(node.args[0], name):
+                    yield node.args[1], method
+
+
+def _is_attribute(node: ast.expr, owner: str, name: str) -> bool:
+    """Is the expression `owner.name`?"""
+    return (
+        isinstance(node, ast.Attribute)
+        and node.attr == name
+        and isinstance(node.value, ast.Name)
+        and node.value.id == owner
+    )
+
+
+def _says(node: ast.expr, text: str) -> bool:
+    return isinstance(node, ast.Constant) and node.value == text
+
+
+def _element(file: str, value: tuple[ast.expr, _Function], inside: list[str]) -> Location | None:
+    """Follow a path into nested container calls, as far as the source spells them out."""
+    node, method = value
+    if isinstance(node, ast.Name):
+        node = _local(method, node.id) or node
+    if not isinstance(node, ast.Call):
+        return None
+    for name in inside:
+        deeper = _child(node, name)
+        if not isinstance(deeper, ast.Call):
+            break
+        node = deeper
+    end_line, end = node.end_lineno or node.lineno, node.end_col_offset or 0
+    return Location(
+        file=file,
+        line=node.lineno,
+        column=character_column(file, node.lineno, node.col_offset),
+        end_line=end_line,
+        end_column=character_column(file, end_line, end),
+    )
+
+
+def _local(method: _Function, name: str) -> ast.expr | None:
+    """The value of a local variable that is assigned exactly once."""
+    values = [
+        node.value
+        for node in ast.walk(method)
+        if isinstance(node, ast.Assign)
+        and any(isinstance(target, ast.Name) and target.id == name for target in node.targets)
+    ]
+    return values[0] if len(values) == 1 else None
+
+
+def _child(call: ast.Call, name: str) -> ast.expr | None:
+    """The expression for one element of `nn.Sequential(...)`, `ModuleList([...])`, `ModuleDict({...})`."""
+    items: list[ast.expr] = list(call.args)
+    if len(items) == 1:
+        only = items[0].value if isinstance(items[0], ast.Starred) else items[0]
+        if isinstance(only, ast.Call) and only.args:  # OrderedDict([...])
+            only = only.args[0]
+            if isinstance(only, ast.List | ast.Tuple):
+                pairs = [
+                    pair.elts for pair in only.elts if isinstance(pair, ast.Tuple) and len(pair.elts) == 2
+                ]
+                return next((value for key, value in pairs if _says(key, name)), None) or items[0]
+        if isinstance(only, ast.ListComp | ast.GeneratorExp):
+            return only.elt
+        if isinstance(only, ast.Dict):
+            pairs_ = zip(only.keys, only.values, strict=True)
+            return next((value for key, value in pairs_ if key is not None and _says(key, name)), None)
+        if isinstance(only, ast.List | ast.Tuple):
+            items = only.elts
+    index = int(name) if name.isdecimal() else -1
+    if not 0 <= index < len(items) or any(isinstance(item, ast.Starred) for item in items[: index + 1]):
+        return None
+    return items[index]
