@@ -52,7 +52,7 @@ def find(start: Path) -> Path | None:
         if (folder / OWN_FILE).is_file():
             return folder / OWN_FILE
         pyproject = folder / "pyproject.toml"
-        if pyproject.is_file() and "normdoctor" in _parse(pyproject).get("tool", {}):
+        if pyproject.is_file() and _own_table(_parse(pyproject)) is not None:
             return pyproject
     return None
 
@@ -73,16 +73,22 @@ def _parse(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
 
 
+def _own_table(parsed: dict[str, Any]) -> Any:
+    tool = parsed.get("tool")
+    return tool.get("normdoctor") if isinstance(tool, dict) else None
+
+
 class _Reader:
     """One file's table on its way to `Settings`, with the names for error messages."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         table = _parse(path)
+        own = _own_table(table)
         self.prefix = ""
-        if path.name == "pyproject.toml" or "normdoctor" in table.get("tool", {}):
+        if path.name == "pyproject.toml" or own is not None:
             self.prefix = "tool.normdoctor."
-            table = table.get("tool", {}).get("normdoctor", {})
+            table = {} if own is None else own
         self.file = self._convert(table)
 
     def fail(self, key: str, message: str, hint: str | None = None) -> ConfigError:
@@ -209,4 +215,5 @@ def located(error: msgspec.ValidationError) -> tuple[str, str]:
     """Split msgspec's "Expected `array`, got `str` - at `$.select`" into the key and the message."""
     message, _, place = str(error).partition(" - at ")
     key = re.sub(r"^key in ", "", place).strip("`").removeprefix("$").removeprefix(".")
+    message = message.replace(" | null", "").replace("object", "table")
     return key, re.sub(r"^Expected (.*), got (.*)$", r"expected \1, found \2", message)

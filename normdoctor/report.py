@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from normdoctor.errors import UsageError, near
 from normdoctor.facts import InputFact
 from normdoctor.findings import Finding, Severity, node_id
 from normdoctor.suppression import Suppressed
@@ -164,6 +165,11 @@ def at_least(findings: Iterable[Finding], fail_on: str) -> tuple[Finding, ...]:
     """The findings whose severity is `fail_on` or worse; none for `never`."""
     if fail_on == "never":
         return ()
+    if fail_on not in list(Severity):
+        raise UsageError(
+            f"fail_on is {fail_on!r}: expected error, warning, info or never",
+            hint=near(str(fail_on), [*Severity, "never"]),
+        )
     floor = Severity(fail_on).rank
     return tuple(finding for finding in findings if finding.severity.rank >= floor)
 
