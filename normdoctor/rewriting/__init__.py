@@ -1,1 +1,1 @@
-""""""
+"""Changing a live model, and proving what the change did to it."""
