@@ -128,8 +128,14 @@ class Graph:
         return self.modules.get(node.module) if node.module is not None else None
 
     def where(self, node: Node) -> Location | None:
-        """The best address of a node: where its module was built, otherwise the call."""
+        """The best address of a node: where its layer was built, otherwise the call.
+
+        A function in the forward of a class that derives from one of torch's layers (F.batch_norm in
+        a subclass of BatchNorm2d) belongs to that layer.
+        """
         module = self.module_of(node)
+        if module is None and (around := self.modules.get(node.scope)) is not None and around.base:
+            module = around
         return module.origin if module and module.origin else node.location
 
     def label(self, node: Node) -> str:

@@ -26,7 +26,7 @@ REQUIRED_HEADINGS = ("What it does", "Why is this bad?", "Example", "When to ign
 REQUIREMENTS = frozenset({"graph", "weights", "loss", "optimizer", "reference"})
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RuleOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of a rule's options: subclass it inside the rule, with a default for every field."""
 
 
@@ -57,7 +57,7 @@ class Rule:
     needs: ClassVar[frozenset[str]] = frozenset()
     preview: ClassVar[bool] = False
 
-    class Options(Options):
+    class Options(RuleOptions, frozen=True):
         """No options, unless the rule defines some."""
 
     def __init__(self, options: dict[str, Any] | None = None) -> None:

@@ -71,7 +71,7 @@ class DeadUnits(base.Rule):
     requires = frozenset[str]()
     needs = frozenset({"dead_units"})
 
-    class Options(base.Options, frozen=True, kw_only=True):
+    class Options(base.RuleOptions, frozen=True, kw_only=True):
         """Fractions of a layer's units, and the least evidence."""
 
         warning: float = 0.10

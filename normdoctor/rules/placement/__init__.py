@@ -1,1 +1,1 @@
-""""""
+"""Rules about where a norm stands: neighbours, shapes and calls."""

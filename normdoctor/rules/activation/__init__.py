@@ -1,0 +1,1 @@
+"""Rules about activations, outputs and the losses behind them."""

@@ -1,0 +1,196 @@
+"""ND302: an activation of an activation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from normdoctor.facts import Node
+from normdoctor.findings import Applicability, Finding, Fix, Severity
+from normdoctor.graph import Graph
+from normdoctor.rules.base import Rule
+from normdoctor.rules.chains import Chain, walk_back
+from normdoctor.rules.ranges import absorbs, keeps
+
+_ACTIVATIONS = frozenset(
+    "relu relu6 leaky_relu prelu rrelu elu selu celu gelu silu mish hardswish hardsigmoid hardtanh sigmoid "
+    "tanh softplus softsign".split()
+)
+_SOFTMAX = frozenset({"softmax", "log_softmax"})
+_SQUASHING = frozenset({"sigmoid", "hardsigmoid", "tanh", "softmax"})
+#: What clips the logits of a softmax that stands behind it.
+_CLIPPING = frozenset("relu relu6 sigmoid hardsigmoid tanh hardtanh softmax".split())
+
+
+class ActivationAfterActivation(Rule):
+    """An activation is applied to the output of another activation.
+
+    ## What it does
+    Finds an activation or softmax whose input is the output of another activation, directly or through
+    pooling, flattening and dropout. It is an information where one of the two has no effect
+    (ReLU after ReLU), otherwise a warning.
+
+    ## Why is this bad?
+    The second activation sees only the range of the first. sigmoid(sigmoid(x)) lies between 0.5 and 0.731
+    and its slope is at most 0.0625; sigmoid(relu(x)) never says less than 0.5; softmax(relu(x)) cannot
+    tell apart the classes with negative scores. Most often one was added in `forward` and another one
+    is inside of the layer that is called there.
+
+    ## Example
+    ```python bad
+    import torch
+    from torch import nn
+
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 1), nn.Sigmoid())
+
+        def forward(self, x):
+            return torch.sigmoid(self.body(x))  # ND302
+
+
+    model = Net()
+    inputs = torch.randn(4, 16)
+    ```
+
+    ```python bad
+    import torch
+    from torch import nn
+
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.ReLU(),  # ND302
+        nn.Flatten(),
+        nn.Linear(8 * 7 * 7, 10),
+        nn.ReLU(),
+        nn.Softmax(dim=1),  # ND302
+    )
+    inputs = torch.randn(4, 3, 16, 16)
+    ```
+
+    Gates multiply in between, and attention scores may be bent before their softmax:
+
+    ```python good
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(16, 16)
+            self.gate = nn.Linear(16, 16)
+            self.score = nn.Linear(16, 1)
+
+        def forward(self, x):
+            x = torch.sigmoid(self.gate(x)) * torch.tanh(self.inner(x))
+            x = torch.sigmoid(x)
+            weight = F.softmax(F.leaky_relu(self.score(x)), dim=1)
+            return (weight * x).sum(1)
+
+
+    model = Net()
+    inputs = torch.randn(4, 5, 16)
+    ```
+
+    ## When to ignore
+    Where the second function is meant as a map of the first one's range, and written as an activation for
+    brevity. ReLU after ReLU costs time only. The rule is silent behind gates, sums and scalings, for mish
+    written by hand (tanh of softplus), and for a softmax whose output weighs something.
+
+    ## References
+    - GeoZcx/A-deeply-supervised-image-fusion-network issue 1 and jianlin-cheng/DProQA issue 3: sigmoid of
+      sigmoid. Its range is [sigmoid(0), sigmoid(1)] = [0.5, 0.731]; its slope is s'(s(x)) s'(x) <= 1/16.
+    - DepthAnything/Depth-Anything-V2 issue 71: ReLU of ReLU, which is harmless.
+    """
+
+    code = "ND302"
+    name = "activation-after-activation"
+    category = "activation"
+    severity = Severity.WARNING
+
+    def check(self, graph: Graph) -> Iterator[Finding]:
+        """Walk back from each activation to the one in front of it."""
+        done: set[tuple[str, str, object]] = set()
+        for outer in graph.by_role("activation", "softmax"):
+            chain = self._chain(graph, outer)
+            inner = chain.source
+            if inner is None or not self._pair(graph, inner, outer):
+                continue
+            key = (graph.label(inner), graph.label(outer), outer.location)
+            if key not in done:
+                done.add(key)
+                yield self._report(graph, inner, outer, chain.passed)
+
+    @staticmethod
+    def _chain(graph: Graph, outer: Node) -> Chain:
+        def through(node: Node) -> bool:
+            return graph.transparent(node) or node.role in ("pool", "dropout")
+
+        chain = walk_back(graph, outer, through)
+        if chain.source is None and outer.kind in _SQUASHING:
+            # Squashing twice is wrong whoever else reads the tensor between.
+            direct = walk_back(graph, outer, graph.transparent, alone=False)
+            if direct.source is not None and direct.source.kind in _SQUASHING:
+                return direct
+        return chain
+
+    @staticmethod
+    def _pair(graph: Graph, inner: Node, outer: Node) -> bool:
+        if (inner.kind, outer.kind) == ("softplus", "tanh"):  # mish by hand
+            return False
+        if outer.kind in _ACTIVATIONS:
+            return inner.kind in _ACTIVATIONS | {"softmax"}
+        if outer.kind not in _SOFTMAX or inner.kind not in _CLIPPING:
+            return False
+        if inner.kind == "softmax" and graph.facts.losses:
+            return False  # ND310 looks at it, with the loss
+        readers = [one for reader in graph.readers(outer) for one in _behind_dropout(graph, reader)]
+        return not any(one.role == "gate" or one.kind in ("matmul", "mul", "einsum") for one in readers)
+
+    def _report(self, graph: Graph, inner: Node, outer: Node, passed: tuple[Node, ...]) -> Finding:
+        idle = "second" if keeps(outer, inner) else "first" if absorbs(outer, inner) else ""
+        between = next((node.kind for node in passed if node.role == "pool"), "")
+        behind = f" (with {between} between)" if between else ""
+        if idle:
+            text = (
+                f"{outer.kind} {{modules}} follows {inner.kind}{behind}: the {idle} of the two has no effect"
+            )
+        else:
+            effect = _effect(inner, outer)
+            text = f"{outer.kind} {{modules}} is applied to the output of {inner.kind}{behind}{effect}"
+        return self.finding(
+            graph,
+            text,
+            node=outer,
+            severity=Severity.INFO if idle else Severity.WARNING,
+            evidence={"first": inner.kind, "second": outer.kind, "first_module": graph.label(inner)},
+            related=(("the first activation", graph.where(inner)),),
+            fix=Fix(title="Drop one of the two", applicability=Applicability.DISPLAY),
+        )
+
+
+def _behind_dropout(graph: Graph, node: Node) -> list[Node]:
+    return graph.readers(node) if node.role == "dropout" else [node]
+
+
+def _effect(inner: Node, outer: Node) -> str:
+    ranges = {
+        ("sigmoid", "sigmoid"): ": the result lies between 0.5 and 0.731",
+        ("relu", "sigmoid"): ": the result is never below 0.5",
+        ("relu6", "sigmoid"): ": the result is never below 0.5",
+        ("sigmoid", "tanh"): ": the result lies between 0 and 0.762",
+        ("tanh", "tanh"): ": the result lies between -0.762 and 0.762",
+        ("tanh", "sigmoid"): ": the result lies between 0.269 and 0.731",
+        ("relu", "tanh"): ": the result is never below 0",
+    }
+    if outer.kind in _SOFTMAX and inner.kind in ("relu", "relu6"):
+        return ": all negative scores count as 0"
+    if outer.kind in _SOFTMAX and inner.kind in _SQUASHING:
+        width = 2.0 if inner.kind == "tanh" else 1.0
+        return f": scores differ by {width:g} at most, probabilities by a factor of {2.718281828**width:.3g}"
+    return ranges.get((inner.kind, outer.kind), "")

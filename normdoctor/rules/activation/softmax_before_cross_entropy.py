@@ -1,0 +1,258 @@
+"""ND310: probabilities where cross entropy expects logits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from normdoctor.facts import LossFact, Node
+from normdoctor.findings import Applicability, Confidence, Finding, Fix, Severity
+from normdoctor.graph import Graph
+from normdoctor.rules.base import Rule
+from normdoctor.rules.chains import SHUFFLES, axis_before
+from normdoctor.rules.layers import owner
+
+
+class SoftmaxBeforeCrossEntropy(Rule):
+    """The output of a softmax goes into cross entropy, which applies a softmax itself.
+
+    ## What it does
+    Finds a softmax over the class axis whose output, or an average of several such outputs, is what
+    `nn.CrossEntropyLoss` or `F.cross_entropy` takes; and log_softmax of a softmax in front of
+    `nn.NLLLoss`. A log_softmax in front of cross entropy is an information: applied twice it changes
+    nothing.
+
+    ## Why is this bad?
+    Cross entropy takes logits and applies log_softmax to them. Probabilities differ by 1 at most, so for C
+    classes the largest probability that it can see is e / (e + C - 1), and the loss cannot fall below
+    ln(1 + (C - 1)/e): 0.744 for 4 classes, 1.461 for 10, 5.909 for 1000. The gradient passes through both
+    softmaxes and nearly vanishes where the network is sure, wrongly or rightly. It learns, slowly and to a
+    worse end, so this is rarely noticed.
+
+    ## Example
+    ```python bad
+    import torch
+    from torch import nn
+
+    model = nn.Sequential(
+        nn.Linear(32, 64),
+        nn.ReLU(),
+        nn.Linear(64, 10),
+        nn.Softmax(dim=1),  # ND310
+    )
+    inputs = torch.randn(8, 32)
+    loss = nn.CrossEntropyLoss()
+    ```
+
+    ```python bad
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+
+    class Ensemble(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(32, 10)
+            self.second = nn.Linear(32, 10)
+
+        def forward(self, x):
+            one = F.softmax(self.first(x), dim=-1)  # ND310
+            two = F.softmax(self.second(x), dim=-1)  # ND310
+            return (one + two) / 2
+
+
+    model = Ensemble()
+    inputs = torch.randn(8, 32)
+    loss = nn.CrossEntropyLoss()
+    ```
+
+    ```python good
+    import torch
+    from torch import nn
+
+    model = nn.Sequential(
+        nn.Linear(32, 64),
+        nn.ReLU(),
+        nn.Linear(64, 10),
+    )
+    inputs = torch.randn(8, 32)
+    loss = nn.CrossEntropyLoss()
+    ```
+
+    A softmax inside of the network, as in attention, is no output:
+
+    ```python good
+    import torch
+    from torch import nn
+
+
+    class Attend(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.score = nn.Linear(32, 1)
+            self.out = nn.Linear(32, 10)
+
+        def forward(self, x):
+            weight = torch.softmax(self.score(x), dim=1)
+            return self.out((weight * x).sum(1))
+
+
+    model = Attend()
+    inputs = torch.randn(8, 5, 32)
+    loss = nn.CrossEntropyLoss()
+    ```
+
+    ## When to ignore
+    Where the loss that was found in the source belongs to another model. Such findings have medium
+    confidence; pass `loss=` and the rule knows. It is silent for a softmax over another axis than the
+    classes, and for one that only an output which the loss does not take goes through.
+
+    ## Fix safety
+    Unsafe: the model then returns logits. Whoever reads probabilities from it has to apply softmax
+    there; the class with the largest score is the same.
+
+    ## References
+    - torch.nn.CrossEntropyLoss: "The input is expected to contain the unnormalized logits for each class".
+    - The bound: with one probability 1 and C - 1 zeros, -ln(e / (e + C - 1)) = ln(1 + (C - 1)/e).
+    - ariecattan/SciCo issue 2: four classes, and a loss that stays above 0.74.
+    """
+
+    code = "ND310"
+    name = "softmax-before-cross-entropy"
+    category = "activation"
+    severity = Severity.ERROR
+    requires = frozenset({"graph", "loss"})
+
+    def check(self, graph: Graph) -> Iterator[Finding]:
+        """Walk back from what each loss takes."""
+        done: set[int] = set()
+        for loss in graph.facts.losses:
+            if loss.kind not in ("cross_entropy", "nll_loss") or not 0 <= loss.node < len(graph.nodes):
+                continue
+            taken = graph.nodes[loss.node]
+            if not loss.certain and self._ambiguous(graph, taken):
+                continue
+            axis = 1 if len(taken.shape) > 1 else 0
+            for node, severity in self._found(graph, taken, axis, loss.kind):
+                if node.index not in done:
+                    done.add(node.index)
+                    yield self._report(graph, node, loss, severity)
+
+    @staticmethod
+    def _ambiguous(graph: Graph, taken: Node) -> bool:
+        """Does the model return another tensor of the same rank, which the loss may take instead?"""
+        others = [node for node in graph.outputs if node.index != taken.index]
+        return any(len(node.shape) == len(taken.shape) for node in others)
+
+    @classmethod
+    def _found(cls, graph: Graph, taken: Node, axis: int, kind: str) -> Iterator[tuple[Node, Severity]]:
+        sources = cls._sources(graph, taken, axis)
+        if sources is None:
+            return
+        for node, place in sources:
+            if node.kind == "softmax" and kind == "cross_entropy":
+                yield node, Severity.ERROR
+            elif node.kind == "log_softmax":
+                inner = cls._sources(graph, graph.nodes[node.inputs[0]], place) if node.inputs else None
+                doubled = [one for one, _ in inner or () if one.kind == "softmax"]
+                yield from ((one, Severity.ERROR) for one in doubled)
+                if not doubled and kind == "cross_entropy":
+                    yield node, Severity.INFO
+
+    @classmethod
+    def _sources(cls, graph: Graph, node: Node, axis: int) -> list[tuple[Node, int]] | None:
+        """The softmaxes over `axis` that `node` is an average of; None where anything else goes in."""
+        if node.role == "softmax":
+            return [(node, axis)] if _axis(graph, node) == axis else None
+        before = graph.inputs(node)
+        if not before:
+            return None
+        if graph.transparent(node) and node.kind not in SHUFFLES:
+            moved = axis_before(node, before[0].shape, axis)
+            return None if moved is None else cls._sources(graph, before[0], moved)
+        if node.kind in ("add", "mul", "div") and not node.parameters:
+            if node.kind != "add" and len(before) > 1:
+                return None
+            if any(one.shape != node.shape for one in before):
+                return None
+            return cls._all(graph, before, axis)
+        if node.kind in ("mean", "sum"):
+            reduced = _reduced_axis(node, len(before[0].shape))
+            if reduced is None or (node.kind == "sum" and before[0].kind != "stack"):
+                return None
+            kept = len(node.shape) == len(before[0].shape)
+            return cls._sources(graph, before[0], axis if kept or axis < reduced else axis + 1)
+        if node.kind == "stack":
+            place = int(node.config.get("dim", 0)) % len(node.shape)
+            return None if axis == place else cls._all(graph, before, axis - (axis > place))
+        if node.kind == "cat":
+            place = int(node.config.get("dim", 0)) % len(node.shape)
+            return None if axis == place else cls._all(graph, before, axis)
+        return None
+
+    @classmethod
+    def _all(cls, graph: Graph, nodes: list[Node], axis: int) -> list[tuple[Node, int]] | None:
+        found: list[tuple[Node, int]] = []
+        for node in nodes:
+            sources = cls._sources(graph, node, axis)
+            if sources is None:
+                return None
+            found += sources
+        return found
+
+    def _report(self, graph: Graph, node: Node, loss: LossFact, severity: Severity) -> Finding:
+        axis = _axis(graph, node)
+        classes = node.shape[axis] if axis is not None else 0
+        least = math.log1p((classes - 1) / math.e)
+        confidence = Confidence.HIGH if loss.certain else Confidence.MEDIUM
+        if not loss.certain and not graph.facts.training:
+            confidence = Confidence.LOW  # evaluation may end in a softmax that training does not have
+        if severity is Severity.INFO:
+            text = (
+                "log_softmax {modules} goes into cross entropy, which applies it again: that changes nothing"
+            )
+            evidence: dict[str, float] = {"classes": classes}
+        else:
+            text = (
+                f"softmax {{modules}} goes into {loss.kind}, which expects logits: with {classes} classes "
+                f"the loss cannot fall below {least:.3f}"
+            )
+            evidence = {"classes": classes, "least_loss": round(least, 4)}
+            if loss.kind == "nll_loss":
+                text = text.replace("nll_loss, which expects logits", "log_softmax")
+        return self.finding(
+            graph,
+            text,
+            node=node,
+            severity=severity,
+            confidence=confidence,
+            evidence=evidence,
+            related=(("the loss", loss.location),),
+            fix=Fix(title="Drop it and let the loss take the logits", applicability=Applicability.UNSAFE),
+        )
+
+
+def _axis(graph: Graph, node: Node) -> int | None:
+    """The axis that a softmax runs over, counted from 0."""
+    rank = len(node.shape)
+    if not rank:
+        return None
+    dim = node.config.get("dim")
+    if not isinstance(dim, int):
+        module = owner(graph, node)
+        planes = module is not None and module.type == "Softmax2d"
+        dim = -3 if planes else _implicit_axis(rank)
+    return dim % rank
+
+
+def _implicit_axis(rank: int) -> int:
+    """The axis that torch takes for `dim=None`."""
+    return 0 if rank in (0, 1, 3) else 1
+
+
+def _reduced_axis(node: Node, rank: int) -> int | None:
+    dim = node.config.get("dim")
+    if isinstance(dim, list | tuple) and len(dim) == 1:
+        dim = dim[0]
+    return dim % rank if isinstance(dim, int) and not isinstance(dim, bool) and rank else None

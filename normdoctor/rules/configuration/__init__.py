@@ -1,0 +1,1 @@
+"""Rules about the settings of a norm: eps, momentum, statistics."""

@@ -1,0 +1,1 @@
+"""Rules about the values that parameters start with."""

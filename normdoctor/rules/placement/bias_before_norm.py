@@ -1,0 +1,188 @@
+"""ND101: a bias that the norm behind it subtracts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from normdoctor.facts import Node, ParameterFact
+from normdoctor.findings import Applicability, Finding, Fix, Severity
+from normdoctor.graph import Graph
+from normdoctor.rules.base import Rule
+from normdoctor.rules.chains import follow_axis, preserves, walk_back
+from normdoctor.rules.layers import (
+    CONVS,
+    DENSE,
+    TRANSPOSED,
+    bias_of,
+    channel_axis,
+    channels,
+    count,
+    frozen,
+    owner,
+)
+
+
+class BiasBeforeNorm(Rule):
+    """A bias that the norm behind it subtracts again.
+
+    ## What it does
+    Finds a convolution or linear layer with a bias whose output goes into a norm, and nowhere else,
+    that subtracts the mean of each channel: BatchNorm, InstanceNorm, or GroupNorm with as many groups
+    as channels.
+
+    ## Why is this bad?
+    The bias adds one constant to all values of a channel, and the norm subtracts the mean of the
+    channel, the constant with it. In training the bias changes nothing and its gradient is zero but
+    for rounding; it still takes memory, an addition over the whole output, and a place in the
+    optimizer, where weight decay moves it. The norm's own bias does the work. In a ResNet-50 with
+    biases before each norm these are 26,560 parameters that learn nothing.
+
+    ## Example
+    ```python bad
+    import torch
+    from torch import nn
+
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),  # ND101
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+    )
+    inputs = torch.randn(4, 3, 8, 8)
+    ```
+
+    ```python fixed
+    import torch
+    from torch import nn
+
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1, bias=False),  # ND101
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+    )
+    inputs = torch.randn(4, 3, 8, 8)
+    ```
+
+    ```python bad
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3)  # ND101
+            self.norm = nn.InstanceNorm2d(8, affine=True)
+
+        def forward(self, x):
+            return F.relu(self.norm(self.conv(x)))
+
+
+    model = Block()
+    inputs = torch.randn(4, 3, 8, 8)
+    ```
+
+    LayerNorm, RMSNorm and GroupNorm with fewer groups than channels normalize over several channels
+    at once. There the differences between the biases of the channels survive:
+
+    ```python good
+    import torch
+    from torch import nn
+
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.GroupNorm(4, 16),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(16 * 8 * 8, 32),
+        nn.LayerNorm(32),
+    )
+    inputs = torch.randn(4, 3, 8, 8)
+    ```
+
+    Here the bias belongs to 8 * 4 * 4 features and the norm takes the mean of 8 channels:
+
+    ```python good
+    import torch
+    from torch import nn
+
+    model = nn.Sequential(
+        nn.Linear(10, 8 * 4 * 4),
+        nn.Unflatten(1, (8, 4, 4)),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+    )
+    inputs = torch.randn(4, 10)
+    ```
+
+    ## When to ignore
+    Where the layout of a checkpoint must be kept. The rule is silent where the norm is frozen in a
+    model that trains, since running statistics do not follow the bias, and where something else reads
+    the bias or the convolution's output.
+
+    ## Fix safety
+    `bias=False` keeps the function of a model that is built anew. In a trained model the running mean
+    holds the bias too: subtract the bias from `running_mean` before it is dropped, and the outputs stay
+    the same in both modes. A state_dict with the old bias then needs that key removed.
+
+    ## References
+    - Ioffe and Szegedy, 2015, "Batch Normalization", section 3.2: "the bias b can be ignored since its
+      effect will be canceled by the subsequent mean subtraction".
+    - torchvision, timm and most reference code build such layers with `bias=False`.
+    """
+
+    code = "ND101"
+    name = "bias-before-norm"
+    category = "placement"
+    severity = Severity.INFO
+    fixable = True
+
+    def check(self, graph: Graph) -> Iterator[Finding]:
+        """Report each bias all of whose readers feed such a norm."""
+        cancelled: dict[int, tuple[Node, ParameterFact]] = {}
+        for norm in graph.by_role("norm"):
+            if (layer := self._cancelled(graph, norm)) is not None and (bias := bias_of(graph, layer)):
+                cancelled[layer.index] = (norm, bias)
+        done: set[str] = set()
+        for index, (norm, bias) in cancelled.items():
+            readers = [node.index for node in graph.nodes if bias.name in node.parameters]
+            if bias.name not in done and not bias.aliases and all(one in cancelled for one in readers):
+                done.add(bias.name)
+                yield self._report(graph, graph.nodes[index], norm, bias)
+
+    @staticmethod
+    def _cancelled(graph: Graph, norm: Node) -> Node | None:
+        """The layer whose bias `norm` subtracts, None where there is none."""
+        tensor = graph.input_tensor(norm)
+        if tensor is None or len(tensor.shape) < 2:
+            return None
+        each = norm.kind in ("batch_norm", "instance_norm")
+        each = each or (norm.kind == "group_norm" and norm.config.get("num_groups") == tensor.shape[1])
+        if not each or frozen(graph, norm):
+            return None
+        layer, passed = walk_back(graph, norm, preserves(graph))
+        if layer is None or layer.kind not in CONVS | TRANSPOSED | DENSE or bias_of(graph, layer) is None:
+            return None
+        sizes = channels(graph, layer)
+        if sizes is None or sizes[1] != tensor.shape[1]:
+            return None
+        return layer if follow_axis(layer, channel_axis(layer), passed) == 1 else None
+
+    def _report(self, graph: Graph, layer: Node, norm: Node, bias: ParameterFact) -> Finding:
+        size = bias.tensor.size
+        module, target = owner(graph, layer), owner(graph, norm)
+        what = target.type if target is not None else norm.kind
+        plain = module is not None and module.leaf
+        fix = Fix(
+            title="Build the layer without a bias",
+            applicability=Applicability.SAFE if plain else Applicability.DISPLAY,
+            edits={"bias": "False"} if plain else {},
+        )
+        return self.finding(
+            graph,
+            f"the bias of {{modules}} ({count(size, 'value')}) is subtracted again by the {what} behind it",
+            node=layer,
+            evidence={"parameter": bias.name, "values": size, "norm": graph.label(norm)},
+            related=((f"{what} subtracts the mean of each channel", graph.where(norm)),),
+            fix=fix,
+        )

@@ -1,0 +1,205 @@
+"""ND109: a norm that is built and never used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+from normdoctor.facts import ModuleFact
+from normdoctor.findings import Finding, Severity
+from normdoctor.graph import Graph
+from normdoctor.rules.base import Rule
+from normdoctor.rules.layers import CONTAINERS, NORMS, count, parent
+
+
+class NormNeverApplied(Rule):
+    """A norm is built, its module runs, and the norm does not.
+
+    ## What it does
+    Finds a norm with parameters that is never executed although the module that holds it is, and whose
+    parameters are not used otherwise; and a class derived from a norm whose own forward never
+    normalizes.
+
+    ## Why is this bad?
+    The network that was meant has a norm there, the network that runs has none. Nothing fails: the
+    parameters stay at their initial values, appear in the state_dict, are counted and are handed to the
+    optimizer. Typical causes are a line that got lost, or a `norm1` that is called where `norm2` was
+    meant.
+
+    ## Example
+    ```python bad
+    import torch
+    from torch import nn
+
+
+    class Block(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.norm1 = nn.LayerNorm(width)
+            self.norm2 = nn.LayerNorm(width)  # ND109
+            self.mix = nn.Linear(width, width)
+            self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+        def forward(self, x):
+            x = x + self.mix(self.norm1(x))
+            return x + self.mlp(x)
+
+
+    model = Block(32)
+    inputs = torch.randn(2, 5, 32)
+    ```
+
+    ```python bad
+    import torch
+    from torch import nn
+
+
+    class NormAct(nn.BatchNorm2d):
+        def __init__(self, channels):
+            super().__init__(channels)
+            self.act = nn.ReLU()
+
+        def forward(self, x):
+            return self.act(x)
+
+
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False),
+        NormAct(8),  # ND109
+    )
+    inputs = torch.randn(2, 3, 8, 8)
+    ```
+
+    Using the parameters by hand is use:
+
+    ```python good
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+
+    class ChannelsFirst(nn.LayerNorm):
+        def forward(self, x):
+            x = x.permute(0, 2, 3, 1)
+            x = F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+            return x.permute(0, 3, 1, 2)
+
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3)
+            self.norm = ChannelsFirst(8)
+            self.scale = nn.LayerNorm(8)
+
+        def forward(self, x):
+            x = self.norm(self.conv(x)).mean((2, 3))
+            return F.layer_norm(x, (8,), self.scale.weight)
+
+
+    model = Net()
+    inputs = torch.randn(2, 3, 8, 8)
+    ```
+
+    ## When to ignore
+    Where the norm belongs to a path that this call does not take. The rule is silent where a layer beside
+    the norm did not run either (a cross-attention without a context), where part of a ModuleList ran,
+    and where the module around the norm did not run.
+
+    ## References
+    - ml-explore/mlx issue 1636: a decoder layer that calls `ln1` twice and `ln2` never.
+    - feinanshan/FANet issue 5: a subclass of BatchNorm2d whose forward returns only the activation.
+    """
+
+    code = "ND109"
+    name = "norm-never-applied"
+    category = "placement"
+    severity = Severity.ERROR
+
+    def check(self, graph: Graph) -> Iterator[Finding]:
+        """Look at every norm of the module tree."""
+        used = _Use(graph)
+        for module in graph.facts.modules:
+            own = [name for name in module.parameters if graph.parameters[name].kind == "parameter"]
+            if module.base not in NORMS or not module.registered or not own:
+                continue
+            if used.parameters.intersection(module.parameters) or graph.calls_of(module.path):
+                continue
+            if module.calls == 0 and self._forgotten(graph, used, module):
+                yield self._report(graph, module, "is built and never called")
+            elif module.calls and not module.leaf and not used.normalizes(module.path):
+                yield self._report(graph, module, "runs, but its forward never normalizes")
+
+    @staticmethod
+    def _forgotten(graph: Graph, used: _Use, module: ModuleFact) -> bool:
+        """Did everything around the norm run but the norm?"""
+        holder = parent(graph, module.path)
+        if (
+            holder is not None
+            and holder.base in CONTAINERS | {""}
+            and holder.type in ("ModuleList", "ModuleDict")
+        ):
+            elements = used.children(holder.path)
+            if any(one.base not in NORMS or one.calls or used.ran(one) for one in elements):
+                return False
+            holder = parent(graph, holder.path)
+        if holder is None or holder.leaf or not holder.calls or holder.type in CONTAINERS:
+            return False
+        others = [one for one in used.children(holder.path) if one.base not in NORMS]
+        return all(used.ran(one) or not used.has_parameters(one) for one in others)
+
+    def _report(self, graph: Graph, module: ModuleFact, what: str) -> Finding:
+        own = [graph.parameters[name] for name in module.parameters]
+        size = sum(one.tensor.size for one in own if one.kind == "parameter")
+        return self.finding(
+            graph,
+            f"{{modules}} ({module.type}, {count(size, 'parameter')}) {what}",
+            module=module.path,
+            evidence={"parameters": size, "calls": module.calls},
+            help="Call it where it is meant to stand, or remove it.",
+        )
+
+
+class _Use:
+    """What of the module tree took part in the recorded forward."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self.parameters = {name for node in graph.nodes for name in node.parameters}
+        self._places = {node.module if node.module is not None else node.scope for node in graph.nodes}
+
+    @cached_property
+    def _active(self) -> set[str]:
+        """Every module path in or below which a node stands, or whose parameters one reads."""
+        owners = {
+            self._graph.parameters[name].module for name in self.parameters if name in self._graph.parameters
+        }
+        active: set[str] = set()
+        for place in self._places | owners:
+            path = place
+            while path and path not in active:
+                active.add(path)
+                path = path.rpartition(".")[0]
+        return active
+
+    def normalizes(self, path: str) -> bool:
+        """Does a norm, or arithmetic like one, run inside the module?"""
+        inside = [n for n in self._graph.nodes if n.scope == path or n.scope.startswith(f"{path}.")]
+        return any(node.role in ("norm", "reduce") for node in inside)
+
+    def children(self, path: str) -> list[ModuleFact]:
+        """The modules directly below `path`."""
+        modules = self._graph.modules.values()
+        return [one for one in modules if one.path and one.path.rpartition(".")[0] == path]
+
+    def has_parameters(self, module: ModuleFact) -> bool:
+        """Does the module, or one below it, have parameters?"""
+        inside = f"{module.path}."
+        return any(
+            one.kind == "parameter" and (one.module == module.path or one.module.startswith(inside))
+            for one in self._graph.parameters.values()
+        )
+
+    def ran(self, module: ModuleFact) -> bool:
+        """Did the module run, or one below it, or did something read its parameters?"""
+        return module.calls > 0 or module.path in self._active

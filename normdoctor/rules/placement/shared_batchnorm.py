@@ -1,0 +1,145 @@
+"""ND105: one BatchNorm for several tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from normdoctor.facts import Node
+from normdoctor.findings import Finding, Severity
+from normdoctor.graph import Graph
+from normdoctor.rules.base import Rule
+from normdoctor.rules.chains import walk_back
+from normdoctor.rules.layers import WEIGHTED, frozen, owner, parents, tracks_statistics
+
+
+class SharedBatchnorm(Rule):
+    """One BatchNorm is called on different tensors of one forward.
+
+    ## What it does
+    Finds a BatchNorm with running statistics that is called more than once in one forward, each time on
+    another tensor. It is a warning where the tensors come from different layers, and an information
+    where a whole branch is called again (siamese networks, a head that is shared by several scales).
+
+    ## Why is this bad?
+    In training each call uses the statistics of its own tensor. In evaluation all calls use the same
+    running statistics, which are a moving average over all of them and fit none: with means 0 and 4 and
+    unit variances, the running mean tends to about 2, and in evaluation both tensors come out shifted by
+    2 standard deviations. Training looks healthy and evaluation is poor.
+
+    ## Example
+    ```python bad
+    import torch
+    from torch import nn
+
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv1 = nn.Conv2d(3, 16, 3, bias=False)
+            self.conv2 = nn.Conv2d(16, 16, 3, bias=False)
+            self.bn = nn.BatchNorm2d(16)  # ND105
+            self.relu = nn.ReLU()
+
+        def forward(self, x):
+            x = self.relu(self.bn(self.conv1(x)))
+            return self.relu(self.bn(self.conv2(x)))
+
+
+    model = Net()
+    inputs = torch.randn(4, 3, 16, 16)
+    ```
+
+    ```python good
+    import torch
+    from torch import nn
+
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv1 = nn.Conv2d(3, 16, 3, bias=False)
+            self.conv2 = nn.Conv2d(16, 16, 3, bias=False)
+            self.bn1 = nn.BatchNorm2d(16)
+            self.bn2 = nn.BatchNorm2d(16)
+            self.relu = nn.ReLU()
+
+        def forward(self, x):
+            x = self.relu(self.bn1(self.conv1(x)))
+            return self.relu(self.bn2(self.conv2(x)))
+
+
+    model = Net()
+    inputs = torch.randn(4, 3, 16, 16)
+    ```
+
+    ## When to ignore
+    Where the tensors are known to have the same distribution, as the two views of a siamese network that
+    are drawn alike (there this is an information only). The rule is silent for a BatchNorm that is frozen
+    or keeps no running statistics.
+
+    ## References
+    - Cooijmans, Ballas, Laurent, Gulcehre and Courville, 2017, "Recurrent Batch Normalization", section 3:
+      statistics that are shared over time steps do not fit the first steps.
+    - Tan, Pang and Le, 2020, "EfficientDet": heads share convolutions over scales and keep a BatchNorm for
+      each scale.
+    """
+
+    code = "ND105"
+    name = "shared-batchnorm"
+    category = "placement"
+    severity = Severity.WARNING
+
+    def check(self, graph: Graph) -> Iterator[Finding]:
+        """Compare the tensors and the layers in front of all calls of one BatchNorm."""
+        calls: dict[str, list[Node]] = {}
+        for node in graph.by_role("norm"):
+            module = owner(graph, node)
+            if node.kind != "batch_norm" or module is None or not node.inputs:
+                continue
+            if tracks_statistics(graph, node) and not frozen(graph, node):
+                calls.setdefault(module.path, []).append(node)
+        for path, nodes in calls.items():
+            if len({node.inputs[0] for node in nodes}) > 1:
+                yield self._report(graph, path, nodes)
+
+    def _report(self, graph: Graph, path: str, nodes: list[Node]) -> Finding:
+        makers = [self._maker(graph, node) for node in nodes]
+        names = list(dict.fromkeys(graph.label(maker) for maker in makers if maker is not None))
+        again = len(names) < 2 or self._branch_again(graph, path, len(nodes))
+        after = " and ".join(f"`{name}`" for name in names[:3]) + (" ..." if len(names) > 3 else "")
+        text = (
+            f"{{modules}} is called {len(nodes)} times with its branch: in evaluation all calls use one "
+            "average"
+            if again
+            else f"{{modules}} is called {len(nodes)} times, after {after}: its running statistics are an "
+            "average over different tensors and fit none of them"
+        )
+        return self.finding(
+            graph,
+            text,
+            module=path,
+            location=graph.modules[path].origin or nodes[0].location,
+            severity=Severity.INFO if again else Severity.WARNING,
+            evidence={"calls": len(nodes), "after": names},
+            related=tuple(
+                (f"call {number}", node.location) for number, node in enumerate(nodes[:4], start=1)
+            ),
+            help="Give each place a BatchNorm of its own, or use a norm without running statistics.",
+        )
+
+    @staticmethod
+    def _maker(graph: Graph, node: Node) -> Node | None:
+        """The layer with weights whose output, by first inputs, reaches the norm."""
+        return walk_back(graph, node, lambda one: one.kind not in WEIGHTED, alone=False).source
+
+    @staticmethod
+    def _branch_again(graph: Graph, path: str, times: int) -> bool:
+        """Does a module around the norm, with a layer of weights inside, run as often as the norm?"""
+        for outer in parents(graph, path):
+            if outer.path and outer.calls >= times:
+                inside = f"{outer.path}."
+                return any(
+                    node.kind in WEIGHTED and graph.label(node).startswith(inside)
+                    for node in graph.by_role("linear")
+                )
+        return False

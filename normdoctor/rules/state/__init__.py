@@ -1,0 +1,1 @@
+"""Rules about what a module registers, its mode, and its set-up for training."""
