@@ -6,6 +6,7 @@ on the meta device (shapes only), fake tensors (shapes and a device) or copies (
 
 from __future__ import annotations
 
+import logging
 import random
 import sys
 from collections.abc import Iterator
@@ -77,8 +78,21 @@ def borrowed(model: nn.Module, parts: Inventory, carrier: Carrier) -> Iterator[S
         with torch._C.DisableTorchFunction():
             snapshot.map_tensors(stand)
         if stand.mode is not None:
+            stack.enter_context(_quiet("torch._subclasses.fake_tensor"))
             stack.enter_context(stand.mode)
         yield stand
+
+
+@contextmanager
+def _quiet(logger: str) -> Iterator[None]:
+    """Keep torch from logging a trial that failed: the next carrier may well succeed."""
+    log = logging.getLogger(logger)
+    before = log.disabled
+    log.disabled = True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 @contextmanager

@@ -6,12 +6,12 @@ import ast
 import functools
 import inspect
 import linecache
-from collections.abc import Iterator
 
 from torch import nn
 
 from normdoctor.facts import Location
 from normdoctor.tracing.origins import Origin, Origins, character_column
+from normdoctor.tracing.state import inventory
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -25,6 +25,8 @@ def origins_for(model: nn.Module, origins: Origins | None = None) -> dict[str, O
     """
     found: dict[str, Origin] = {}
     modules = dict(model.named_modules(remove_duplicate=False))
+    for path, entry in inventory(model).modules.items():
+        modules.setdefault(path, entry.module)  # those that hide in plain containers
     for path, module in modules.items():
         own = origins.of(module) if origins is not None else None
         if own is None and not path:
@@ -32,6 +34,8 @@ def origins_for(model: nn.Module, origins: Origins | None = None) -> dict[str, O
             own = Origin(header) if header is not None else None
         elif own is None:
             parent = path.rpartition(".")[0]
+            if parent not in modules:
+                continue
             recorded = origins is not None and origins.of(modules[parent]) is not None
             place = None if recorded else _from_source(modules, path)
             own = Origin(place) if place is not None else found.get(parent)
@@ -63,20 +67,22 @@ def _from_source(modules: dict[str, nn.Module], path: str) -> Location | None:
         if source is None:
             continue
         file, definition = source
-        values = list(_assigned(definition, inside[0]))
+        values = _assigned(definition).get(inside[0], [])
         if values:
             return _element(file, values[0], inside[1:]) if len(values) == 1 else None
     return None
 
 
 @functools.lru_cache(maxsize=256)
-def _parsed(file: str, text: str) -> ast.Module | None:
+def _definitions(file: str, text: str) -> tuple[ast.ClassDef, ...]:
     try:
-        return ast.parse(text, file)
+        tree = ast.parse(text, file)
     except (SyntaxError, ValueError):
-        return None
+        return ()
+    return tuple(node for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
 
 
+@functools.lru_cache(maxsize=512)
 def _class_source(cls: type) -> tuple[str, ast.ClassDef] | None:
     """The file and the definition of a class, also where its module is no longer imported."""
     codes = [value.__code__ for value in vars(cls).values() if inspect.isfunction(value)]
@@ -84,21 +90,21 @@ def _class_source(cls: type) -> tuple[str, ast.ClassDef] | None:
     if not codes:
         return None
     file, first = codes[0].co_filename, codes[0].co_firstlineno
-    tree = _parsed(file, "".join(linecache.getlines(file)))
-    if tree is None:
-        return None
     holders = [
         node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ClassDef)
-        and node.name == cls.__name__
-        and node.lineno <= first <= (node.end_lineno or node.lineno)
+        for node in _definitions(file, "".join(linecache.getlines(file)))
+        if node.name == cls.__name__ and node.lineno <= first <= (node.end_lineno or node.lineno)
     ]
     return (file, holders[-1]) if holders else None
 
 
-def _assigned(definition: ast.ClassDef, name: str) -> Iterator[tuple[ast.expr, _Function]]:
-    """Every value that a method of the class gives to the submodule `name`."""
+_Value = tuple[ast.expr, _Function]
+
+
+@functools.lru_cache(maxsize=1024)
+def _assigned(definition: ast.ClassDef) -> dict[str, list[_Value]]:
+    """Every value that a method of the class gives to a submodule, by the submodule's name."""
+    found: dict[str, list[_Value]] = {}
     for method in definition.body:
         if not isinstance(method, _Function) or not method.args.args:
             continue
@@ -106,22 +112,21 @@ def _assigned(definition: ast.ClassDef, name: str) -> Iterator[tuple[ast.expr, _
         for node in ast.walk(method):
             if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                if any(_is_attribute(target, first, name) for target in targets):
-                    yield node.value, method
-            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                called = node.func.attr in ("add_module", "register_module") and len(node.args) == 2
-                if called and _is_attribute(node.func, first, node.func.attr) and _says(node.args[0], name):
-                    yield node.args[1], method
+                for target in targets:
+                    if name := _attribute(target, first):
+                        found.setdefault(name, []).append((node.value, method))
+            elif isinstance(node, ast.Call) and len(node.args) == 2:
+                label = node.args[0]
+                adds = _attribute(node.func, first) in ("add_module", "register_module")
+                if adds and isinstance(label, ast.Constant) and isinstance(label.value, str):
+                    found.setdefault(label.value, []).append((node.args[1], method))
+    return found
 
 
-def _is_attribute(node: ast.expr, owner: str, name: str) -> bool:
-    """Is the expression `owner.name`?"""
-    return (
-        isinstance(node, ast.Attribute)
-        and node.attr == name
-        and isinstance(node.value, ast.Name)
-        and node.value.id == owner
-    )
+def _attribute(node: ast.expr, owner: str) -> str:
+    """The name in the expression `owner.name`, "" for any other expression."""
+    owned = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == owner
+    return node.attr if owned and isinstance(node, ast.Attribute) else ""
 
 
 def _says(node: ast.expr, text: str) -> bool:

@@ -11,12 +11,12 @@ import torch
 
 from normdoctor.errors import NormDoctorError, TraceError
 from normdoctor.facts import Facts, LossFact, Node
+from normdoctor.tracing.construction import origins_for
 from normdoctor.tracing.example import ExampleInputs
 from normdoctor.tracing.extract import extract, module_facts, parameter_facts
 from normdoctor.tracing.inference import infer
 from normdoctor.tracing.inputs import as_example, describe_inputs, parse_inputs, to_device
 from normdoctor.tracing.losses import loss_call
-from normdoctor.tracing.origins import origins_for
 from normdoctor.tracing.recording import LossCall, Recording, record
 from normdoctor.tracing.sourceloss import SourceLoss
 from normdoctor.tracing.state import inventory
@@ -77,7 +77,7 @@ def examine(target: Target, request: Request) -> Examination:
             notes=tuple(notes),
         )
     if "weights" in request.requirements:
-        weights = weight_facts(parts, filled=target.filled)
+        weights = weight_facts(parts, filled=target.origins is not None)
         facts = msgspec.structs.replace(facts, weights=weights)
     return Examination(facts, error, recording)
 

@@ -17,7 +17,10 @@ from normdoctor.tracing.state import Inventory
 
 #: Operators that read a tensor only for its shape, type or device; they carry no values.
 _SHAPE_ONLY = frozenset(
-    ["zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"]
+    (
+        "zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones "
+        "new_empty new_full new_tensor"
+    ).split()
 )
 
 

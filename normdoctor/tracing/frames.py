@@ -22,7 +22,7 @@ def is_outside(code: CodeType) -> bool:
     known = _outside.get(code)
     if known is None:
         name = code.co_filename
-        known = not (name.startswith((_TORCH, _OURS)) or name.startswith("<frozen") or name == "<string>")
+        known = not (name.startswith((_TORCH, _OURS, "<frozen")) or name == "<string>")
         _outside[code] = known
     return known
 

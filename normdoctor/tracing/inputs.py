@@ -18,7 +18,7 @@ _SPEC = re.compile(
 
 DTYPES = {
     name: getattr(torch, name)
-    for name in ["float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool", "complex64"]
+    for name in ("float32 float64 float16 bfloat16 int64 int32 int16 int8 uint8 bool complex64").split()
 }
 _SHORT = {"float": "float32", "half": "float16", "double": "float64", "long": "int64", "int": "int32"}
 

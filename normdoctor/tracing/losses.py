@@ -12,7 +12,10 @@ from torch import nn
 from normdoctor.errors import UsageError, near
 from normdoctor.tracing.recording import LossCall, output_tensors
 
-_FUNCTIONAL = ["cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "kl_div", "poisson_nll_loss"]
+_FUNCTIONAL = (
+    "cross_entropy nll_loss binary_cross_entropy binary_cross_entropy_with_logits mse_loss "
+    "l1_loss smooth_l1_loss huber_loss kl_div poisson_nll_loss"
+).split()
 
 
 def find_loss(loss: object) -> Callable[..., Any]:

@@ -27,7 +27,10 @@ from normdoctor.tracing.state import Inventory, join
 
 #: Calls that ask a tensor for its values: nothing without data can answer them.
 VALUE_CALLS = frozenset(
-    ["item", "tolist", "numpy", "__bool__", "__int__", "__float__", "__index__", "__len__", "nonzero", "equal", "unique", "masked_select", "is_nonzero", "__contains__", "bincount", "allclose", "unique_consecutive", "argwhere"]
+    (
+        "item tolist numpy __bool__ __int__ __float__ __index__ __len__ nonzero equal unique "
+        "masked_select is_nonzero __contains__ bincount allclose unique_consecutive argwhere"
+    ).split()
 )
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -439,7 +442,9 @@ def _mixes_devices(args: Any, kwargs: Any, module: nn.Module | None = None) -> b
 def _writes(name: str) -> bool:
     """Does a call of this name write into its first argument?"""
     if name.startswith("__"):
-        return name == "__setitem__" or (name[2] == "i" and name not in ("__int__", "__invert__", "__index__"))
+        return name == "__setitem__" or (
+            name[2] == "i" and name not in ("__int__", "__invert__", "__index__")
+        )
     return name.endswith("_")
 
 

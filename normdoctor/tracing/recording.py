@@ -84,7 +84,7 @@ def record(
             continue
         try:
             recording = _attempt(model, example, parts, carrier, loss, training)
-        except _Failed as failed:
+        except _AttemptError as failed:
             if failure is None or carrier == "real":
                 failure = failed.error
             wanted = failed.wanted or wanted
@@ -117,7 +117,7 @@ def _materialized(model: nn.Module, example: ExampleInputs) -> nn.Module:
     return copied
 
 
-class _Failed(Exception):
+class _AttemptError(Exception):
     def __init__(self, error: Exception, wanted: str | None) -> None:
         super().__init__(str(error))
         self.error = error
@@ -148,7 +148,7 @@ def _attempt(
             found = list(output_tensors(result))
             recorder.output([tensor for _, tensor in found])
         except Exception as error:
-            raise _Failed(error, recorder.value_wanted) from error
+            raise _AttemptError(error, recorder.value_wanted) from error
     root = _with_originals(recorder.root, parts)
     return Recording(
         model=model,

@@ -100,16 +100,40 @@ _FUNCTIONS: dict[str, dict[str, str]] = {
         **{f"max_unpool{n}d": "input indices kernel_size" for n in "123"},
     },
     "reshape": {
-        **dict.fromkeys(["identity", "view", "reshape", "unflatten", "permute", "transpose", "swapaxes", "movedim", "squeeze", "unsqueeze", "t", "contiguous", "clone", "to", "type", "float", "half", "bfloat16", "double", "detach", "alias", "view_as", "reshape_as", "requires_grad", "moveaxis", "channel_shuffle", "pixel_shuffle", "pixel_unshuffle", "cpu", "cuda", "type_as", "adjoint", "expand", "expand_as", "repeat", "chunk", "split", "unbind", "narrow", "select", "slice", "roll", "flip", "tile", "repeat_interleave", "broadcast_to", "unfold", "fold", "pad", "index_select", "gather", "data"], "input"),
+        **dict.fromkeys(
+            (
+                "identity view reshape unflatten permute transpose swapaxes movedim squeeze unsqueeze t "
+                "contiguous clone to type float half bfloat16 double detach alias view_as reshape_as "
+                "requires_grad moveaxis channel_shuffle pixel_shuffle pixel_unshuffle cpu cuda type_as "
+                "adjoint expand expand_as repeat chunk split unbind narrow select slice roll flip tile "
+                "repeat_interleave broadcast_to unfold fold pad index_select gather data"
+            ).split(),
+            "input",
+        ),
         "flatten": "input start_dim end_dim",
         "getitem": "input index",
     },
-    "reduce": dict.fromkeys(["mean", "sum", "amax", "amin", "max", "min", "var", "std", "norm", "logsumexp", "prod", "nanmean", "median", "argmax", "argmin", "var_mean", "std_mean", "cumsum"], "input dim keepdim"),
+    "reduce": dict.fromkeys(
+        (
+            "mean sum amax amin max min var std norm logsumexp prod nanmean median argmax argmin "
+            "var_mean std_mean cumsum"
+        ).split(),
+        "input dim keepdim",
+    ),
     "attention": {
         "scaled_dot_product_attention": "query key value attn_mask dropout_p is_causal scale",
         "multi_head_attention": "query key value",
     },
-    "loss": dict.fromkeys(["cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "kl_div", "poisson_nll_loss", "gaussian_nll_loss", "hinge_embedding_loss", "multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss", "soft_margin_loss", "margin_ranking_loss", "triplet_margin_loss", "cosine_embedding_loss", "ctc_loss", "triplet_margin_with_distance_loss"], "input target"),
+    "loss": dict.fromkeys(
+        (
+            "cross_entropy nll_loss binary_cross_entropy binary_cross_entropy_with_logits mse_loss "
+            "l1_loss smooth_l1_loss huber_loss kl_div poisson_nll_loss gaussian_nll_loss "
+            "hinge_embedding_loss multi_margin_loss multilabel_margin_loss "
+            "multilabel_soft_margin_loss soft_margin_loss margin_ranking_loss triplet_margin_loss "
+            "cosine_embedding_loss ctc_loss triplet_margin_with_distance_loss"
+        ).split(),
+        "input target",
+    ),
     "other": {
         "mul": "input other",
         "div": "input other",
@@ -182,7 +206,14 @@ MODULES: dict[str, str] = {
     **{f"{pad}Pad{n}d": "pad" for n in "123" for pad in ("Zero", "Constant", "Reflection", "Replication")},
 }  # fmt: skip
 
-ATTRIBUTES = ["eps", "momentum", "track_running_stats", "num_features", "num_groups", "num_channels", "normalized_shape", "in_features", "out_features", "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "num_embeddings", "embedding_dim", "padding_idx", "hidden_size", "input_size", "num_layers", "bidirectional", "p", "inplace", "negative_slope", "alpha", "beta", "lower", "upper", "min_val", "max_val", "dim", "approximate", "start_dim", "end_dim", "output_size", "num_heads", "embed_dim", "reduction", "label_smoothing", "lambd", "threshold", "value", "size", "k"]
+ATTRIBUTES = (
+    "eps momentum track_running_stats num_features num_groups num_channels normalized_shape "
+    "in_features out_features in_channels out_channels kernel_size stride padding dilation "
+    "groups num_embeddings embedding_dim padding_idx hidden_size input_size num_layers "
+    "bidirectional p inplace negative_slope alpha beta lower upper min_val max_val dim "
+    "approximate start_dim end_dim output_size num_heads embed_dim reduction label_smoothing "
+    "lambd threshold value size k"
+).split()
 
 
 def kind_of_function(name: str, extra: dict[str, str] | None = None) -> tuple[str, str]:
