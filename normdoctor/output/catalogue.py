@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
-from tabulate import tabulate
 
 from normdoctor.output.style import Style
+from normdoctor.output.table import table
 from normdoctor.rules import all_rules
 from normdoctor.rules.base import Rule, page_of, summary_of
 
 
-def rules_table(off: Mapping[str, str], levels: Mapping[str, str]) -> str:
+def rules_table(off: Mapping[str, str], levels: Mapping[str, str], width: int = 120) -> str:
     """Every rule on a line, with its level here and whether it runs."""
     rows = [
         (
@@ -30,7 +30,8 @@ def rules_table(off: Mapping[str, str], levels: Mapping[str, str]) -> str:
     ]
     headers = ("code", "name", "severity", "confidence", "fix", "requires", "status")
     running = sum(rule.code not in off for rule in all_rules())
-    return f"{tabulate(rows, headers, tablefmt='simple')}\n\n{running} of {len(rows)} rules are on.\n"
+    listed = table(rows, headers, width, least={"requires": 12, "status": 20, "name": 24})
+    return f"{listed}\n\n{running} of {len(rows)} rules are on.\n"
 
 
 def rules_json(off: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from normdoctor.census import count_parameters, within
-from normdoctor.facts import Facts, Location, ModuleFact, Node
+from normdoctor.facts import Facts, InputFact, Location, ModuleFact, Node
 from normdoctor.graph import Graph
 from normdoctor.output.paths import shown_path
 from normdoctor.output.style import Style
@@ -19,12 +19,22 @@ from normdoctor.output.table import table
 KINDS = {"norm": "norm", "activation": "activation", "softmax": "activation", "linear": "weight"}
 #: Settings worth a word, in this order.
 SETTINGS = (
-    *("num_groups", "normalized_shape", "eps", "momentum", "negative_slope", "approximate", "dim"),
-    *("stride", "padding", "groups", "p"),
+    *("num_groups", "eps", "momentum", "track_running_stats", "negative_slope", "approximate", "dim"),
+    *("stride", "padding", "dilation", "groups"),
 )
 #: What most users leave alone is not worth a word.
-USUAL = {"stride": (1, [1, 1], [1]), "padding": (0, [0, 0], [0]), "groups": (1,), "approximate": ("none",)}
-HEADERS = ("layer", "what", "line", "output", "settings", "before", "after", "parameters")
+USUAL = {
+    "stride": ("1",),
+    "padding": ("0",),
+    "dilation": ("1",),
+    "groups": ("1",),
+    "approximate": ("none",),
+    "affine": ("True",),
+    "track_running_stats": ("True",),
+}
+HEADERS = ("layer", "what", "line", "output", "weights", "settings", "before", "after", "params")
+#: Columns are not shortened below these widths.
+LEAST = {"layer": 20, "what": 11, "weights": 12, "settings": 23, "source": 16, "before": 11, "after": 11}
 TITLES = {"norm": "norms", "activation": "activations", "weight": "layers with weights"}
 
 
@@ -56,6 +66,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     parameters: int = 0
     trainable: int = 0
     buffers: int = 0
+    mode: str = ""
 
 
 def inventory(facts: Facts) -> Inventory:
@@ -63,11 +74,12 @@ def inventory(facts: Facts) -> Inventory:
     return Inventory(
         target=facts.target,
         rows=tuple(_Rows(facts).build()),
-        inputs=tuple(f"{i.name} {times(i.tensor.shape)} {i.tensor.dtype} ({i.source})" for i in facts.inputs),
+        inputs=tuple(_input(fact) for fact in facts.inputs),
         notes=facts.notes,
         recorded=facts.recorded,
         parameters=count_parameters(facts),
         trainable=count_parameters(facts, trainable=True),
+        mode="train" if facts.training else "eval",
         buffers=sum(p.tensor.size for p in facts.parameters if p.kind == "buffer"),
     )
 
@@ -84,17 +96,23 @@ class _Rows:
     def build(self) -> list[Row]:
         steps: dict[tuple[Any, ...], list[Node]] = {}
         for node in self.facts.nodes:
-            outer = self.outer(node)
-            if outer is not None:
-                steps.setdefault((outer,), []).append(node)
-            elif node.module is not None and (self.kind(node.role) or node.parameters):
-                steps.setdefault((node.module,), []).append(node)
-            elif self.kind(node.role):
-                steps.setdefault((node.scope, node.kind, node.location), []).append(node)
+            if key := self.key(node):
+                steps.setdefault(key, []).append(node)
         rows = [self.row(key, nodes) for key, nodes in steps.items()]
         seen = {key[0] for key in steps if len(key) == 1}
-        rows += [self.idle(module) for module in self.facts.modules if self.is_idle(module, seen)]
+        rows += [self.unplaced(module) for module in self.facts.modules if self.is_unplaced(module, seen)]
         return rows
+
+    def key(self, node: Node) -> tuple[Any, ...] | None:
+        """The row that a node belongs to: a module, or for a function the place of its call."""
+        if (outer := self.outer(node)) is not None:
+            return (outer,)
+        if node.module is not None:
+            return (node.module,) if node.role in KINDS or node.parameters else None
+        if node.parameters and node.op != "get_attr":
+            parameter = self.graph.parameters.get(node.parameters[0])
+            return (parameter.module,) if parameter and parameter.kind == "parameter" else None
+        return (node.scope, node.kind, node.location) if node.role in KINDS else None
 
     def outer(self, node: Node) -> str | None:
         """The hand-written norm or activation in whose forward a node stands."""
@@ -104,74 +122,60 @@ class _Rows:
     def row(self, key: tuple[Any, ...], nodes: list[Node]) -> Row:
         first, last = nodes[0], nodes[-1]
         module = self.graph.modules.get(key[0]) if len(key) == 1 else None
-        role = module.role if module and module.role in KINDS else first.role
-        calls = len({node.call for node in nodes}) if module and not module.leaf else len(nodes)
+        roles = [module.role] if module else []
         before = self.graph.source(first, alone=False)
-        what = module.type if module else first.kind
+        readers = self.graph.readers(last)
         return Row(
-            kind=self.kind(role) or "weight",
+            kind=next(
+                (KINDS[role] for role in (*roles, *(n.role for n in nodes)) if role in KINDS), "weight"
+            ),
             layer=module.path if module else first.scope,
-            what=what if not module or module.base in ("", what) else f"{what} ({module.base})",
+            what=_what(module) if module else first.kind,
             location=(module.origin if module else None) or first.location,
             output=last.shape,
-            settings=self.settings(module, first),
-            weights=self.weights(module),
-            mode=self.mode(module, first),
             before=self.name(before) if before else "",
-            after=", ".join(dict.fromkeys(self.name(node) for node in self.graph.readers(last))),
-            parameters=self.size(module.path) if module else 0,
-            calls=calls,
+            after=", ".join(dict.fromkeys(self.name(node) for node in readers)),
+            calls=(module.calls or 1) if module else len(nodes),
+            **self.about(module, first),
         )
 
-    def idle(self, module: ModuleFact) -> Row:
+    def unplaced(self, module: ModuleFact) -> Row:
         return Row(
-            kind=self.kind(module.role) or "weight",
+            kind=KINDS.get(module.role, "weight"),
             layer=module.path,
-            what=module.type,
+            what=_what(module),
             location=module.origin,
-            settings=self.settings(module, None),
-            weights=self.weights(module),
-            mode=self.mode(module, None),
-            parameters=self.size(module.path),
-            calls=0,
+            calls=module.calls,
+            **self.about(module, None),
         )
 
-    def is_idle(self, module: ModuleFact, seen: set[str]) -> bool:
-        if module.path in seen or any(within(module.path, p) for p in (*self.composite, *seen)):
+    def is_unplaced(self, module: ModuleFact, seen: set[str]) -> bool:
+        """Is it a layer with a row of its own that no node led to?"""
+        if module.path in seen or any(within(module.path, path) for path in self.composite):
             return False
-        return bool(self.kind(module.role) or self.weights(module))
+        return module.role in KINDS or bool(self.weights(module))
 
     def name(self, node: Node) -> str:
         outer = self.outer(node)
         module = self.graph.modules.get(outer) if outer is not None else self.graph.module_of(node)
         return module.type if module else node.kind
 
-    @staticmethod
-    def kind(role: str) -> str | None:
-        return KINDS.get(role)
-
-    def settings(self, module: ModuleFact | None, node: Node | None) -> dict[str, Any]:
-        known = {**(module.config if module else {}), **(node.config if node else {})}
-        return {name: known[name] for name in SETTINGS if name in known and not _usual(name, known[name])}
-
-    def mode(self, module: ModuleFact | None, node: Node | None) -> str:
-        """For norms: what they normalize by, whether they scale, and the mode that they are in."""
-        role = module.role if module else node.role if node else ""
-        if role != "norm":
-            return ""
+    def about(self, module: ModuleFact | None, node: Node | None) -> dict[str, Any]:
+        """The settings, mode and parameters of a row."""
         config = {**(module.config if module else {}), **(node.config if node else {})}
-        words = []
-        affine = config.get("affine", config.get("elementwise_affine"))
-        if affine is not None:
-            words.append("affine" if affine else "no affine")
-        if config.get("track_running_stats") is False:
-            words.append("batch statistics")
-        if module:
-            words.append("train" if module.training else "eval")
-        return ", ".join(words)
+        settings = {name: config[name] for name in SETTINGS if name in config}
+        is_norm = (module.role if module else node.role if node else "") == "norm"
+        if is_norm:
+            settings |= {"affine": config.get("affine", config.get("elementwise_affine", True))}
+        return {
+            "settings": {name: value for name, value in settings.items() if not _usual(name, value)},
+            "weights": self.weights(module),
+            "mode": ("train" if module.training else "eval") if module else "",
+            "parameters": self.size(module.path) if module else 0,
+        }
 
     def weights(self, module: ModuleFact | None) -> dict[str, tuple[int, ...]]:
-        """The module's own parameters and their shapes; for a composite norm, those within too."""
+        """The module's own parameters and their shapes."""
         if module is None:
             return {}
         own = (self.graph.parameters[name] for name in module.parameters if name in self.graph.parameters)
@@ -186,19 +190,30 @@ class _Rows:
         )
 
 
+def _what(module: ModuleFact) -> str:
+    return module.type if module.base in ("", module.type) else f"{module.type} ({module.base})"
+
+
 def to_text(found: Inventory, kinds: Collection[str], style: Style) -> str:
     """Write the inventory as a table that fits the terminal, with totals below."""
     rows = [row for row in found.rows if row.kind in kinds]
     files = {row.location.file for row in rows if row.location}
-    alone = len(files) == 1
-    source = f" ({style.clean(shown_path(next(iter(files))))})" if alone else ""
-    parts = [style.paint(style.clean(found.target), "bold") + source]
-    parts += [f"input {style.clean(text)}" for text in found.inputs]
-    parts += [f"{style.paint('note:', 'bold')} {style.clean(note)}" for note in found.notes]
+    parts = [style.paint(style.clean(found.target), "bold")]
+    parts += [f"input: {style.clean(text)}" for text in found.inputs]
+    parts += [
+        f"{style.paint('note:', 'bold')} {style.clean(note)}"
+        for note in found.notes
+        if not (found.inputs and note.startswith("inputs "))
+    ]
+    if len(files) == 1:
+        parts.append(f"source: {style.clean(shown_path(files.pop()))}")
+        source = "line"
+    else:
+        source = "source"
     if rows:
-        headers = [name if alone or name != "line" else "source" for name in HEADERS]
-        cells = [[style.clean(cell) for cell in _cells(row, alone)] for row in rows]
-        parts += ["", table(cells, headers, style.width, right=("line", "parameters")), ""]
+        headers = [source if name == "line" else name for name in HEADERS]
+        cells = [[style.clean(cell) for cell in _cells(row, found, source)] for row in rows]
+        parts += ["", table(cells, headers, style.width, right=("line", "params"), least=LEAST), ""]
     return "\n".join([*parts, *_totals(found, rows, kinds)]) + "\n"
 
 
@@ -212,23 +227,42 @@ def to_json(found: Sequence[Inventory], kinds: Collection[str]) -> str:
     return msgspec.json.format(msgspec.json.encode(payload, enc_hook=str), indent=2).decode() + "\n"
 
 
-def _cells(row: Row, alone: bool) -> list[str]:
+def _cells(row: Row, found: Inventory, source: str) -> list[str]:
     place = row.location
-    source = "" if place is None else str(place.line) if alone else f"{shown_path(place.file)}:{place.line}"
-    shapes = [f"{name} {times(shape)}" for name, shape in row.weights.items()]
-    settings = [f"{name} {_value(value)}" for name, value in row.settings.items()]
-    words = ([] if row.kind == "norm" else shapes) + settings + ([row.mode] if row.mode else [])
-    calls = "never called" if row.calls == 0 else f"called {row.calls} times" if row.calls > 1 else ""
+    where = "" if place is None else f"{shown_path(place.file)}:{place.line}"
+    words = [f"called {row.calls} times"] if row.calls > 1 else []
+    words += ["never called"] if row.calls == 0 and found.recorded else []
+    words += [_setting(name, value) for name, value in row.settings.items()]
+    if row.kind == "norm" and row.mode not in ("", found.mode):
+        words.append(row.mode)
     return [
         row.layer or "(model)",
         row.what,
-        source,
+        where.rpartition(":")[2] if source == "line" else where,
         times(row.output),
-        ", ".join([*([calls] if calls else []), *words]),
+        _weights(row.weights),
+        ", ".join(words),
         row.before,
         row.after,
         f"{row.parameters:,}" if row.parameters else "",
     ]
+
+
+def _weights(weights: dict[str, tuple[int, ...]]) -> str:
+    """`16x6x5x5 + 16` for a weight and a bias; other parameters are named, many are counted."""
+    if set(weights) <= {"weight", "bias"}:
+        return " + ".join(times(weights[name]) for name in ("weight", "bias") if name in weights)
+    if len(weights) > 2:
+        return f"{len(weights)} tensors"
+    return ", ".join(f"{name} {times(shape)}" for name, shape in weights.items())
+
+
+def _setting(name: str, value: Any) -> str:
+    if name == "affine":
+        return "not affine"
+    if name == "track_running_stats":
+        return "batch statistics"
+    return f"{name} {_value(value)}"
 
 
 def _totals(found: Inventory, rows: Sequence[Row], kinds: Collection[str]) -> list[str]:
@@ -243,20 +277,26 @@ def _totals(found: Inventory, rows: Sequence[Row], kinds: Collection[str]) -> li
     frost = f", {frozen:,} of them frozen" if frozen else ""
     buffers = f"; {found.buffers:,} numbers in buffers" if found.buffers else ""
     noun = "parameter" if found.parameters == 1 else "parameters"
-    lines.append(f"{found.parameters:,} {noun}{frost}{buffers}")
+    mode = f"; in {found.mode} mode" if found.mode else ""
+    lines.append(f"{found.parameters:,} {noun}{frost}{buffers}{mode}")
     return lines
 
 
-def times(shape: Sequence[int]) -> str:
+def _input(fact: InputFact) -> str:
+    name = "" if fact.name == "input" else f"{fact.name} "
+    return f"{name}{times(fact.tensor.shape)} {fact.tensor.dtype} ({fact.source})"
+
+
+def times(shape: Sequence[Any]) -> str:
     """`8x64x32x32`."""
     return "x".join(str(length) for length in shape)
 
 
 def _value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
-        return times(value) if all(isinstance(item, int) for item in value) else str(list(value))
+        return str(value[0]) if len({*map(str, value)}) == 1 else times(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _usual(name: str, value: Any) -> bool:
-    return (list(value) if isinstance(value, tuple) else value) in USUAL.get(name, ())
+    return _value(value) in USUAL.get(name, ())

@@ -36,7 +36,7 @@ def epilogue(report: Report, style: Style) -> list[str]:
         lines += [f"  {style.clean(hint)}" for hint in problem.hint.splitlines()]
     if style.verbosity < 0:
         return lines
-    if style.show_skipped or style.verbosity > 0:
+    if style.show_skipped:
         lines += [
             f"{style.paint('SKIPPED', 'yellow')} {style.clean(result.node_id)}: {style.clean(result.reason)}"
             for result in report.skipped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,13 @@ from normdoctor.cli.options import config_options, make_settings, selection_opti
 def command(layout: str, config: Path | None, isolated: bool, **given: Any) -> None:
     """List every rule, whether it runs with this configuration, and if not, why."""
     from normdoctor.output.catalogue import rules_json, rules_table
+    from normdoctor.output.style import text_width
 
     _, settings = make_settings((), config, isolated, **given)
     off = settings.selection().off
-    click.echo(rules_json(off) if layout == "json" else rules_table(off, settings.levels), nl=False)
+    click.echo(
+        rules_json(off)
+        if layout == "json"
+        else rules_table(off, settings.levels, text_width(sys.stdout, 120)),
+        nl=False,
+    )
