@@ -38,8 +38,9 @@ class Placeholder:
         return Placeholder(f"{self.__name__}.{name}")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Give another placeholder, or the function that it decorates."""
         if len(args) == 1 and not kwargs and callable(args[0]) and not isinstance(args[0], Placeholder):
-            return args[0]  # used as a decorator
+            return args[0]
         return Placeholder(self.__name__)
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:

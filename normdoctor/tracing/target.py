@@ -216,7 +216,11 @@ def _targets(loaded: Loaded, found: list[Candidate], spec: Spec, stopped: str | 
                 item.model,
                 loaded.origins,
                 inputs=_inputs(loaded, item),
-                losses=tuple(loss for loss in losses if len(found) == 1 or _applies(loss, item)),
+                losses=tuple(
+                    replace(loss, model=item.name.partition("(")[0])
+                    for loss in losses
+                    if _applies(loss, item, loaded, alone=len(found) == 1)
+                ),
                 optimizers=tuple(
                     each
                     for each in optimizers
@@ -234,13 +238,13 @@ def _targets(loaded: Loaded, found: list[Candidate], spec: Spec, stopped: str | 
     return targets
 
 
-def _applies(loss: SourceLoss, item: Candidate) -> bool:
+def _applies(loss: SourceLoss, item: Candidate, loaded: Loaded, *, alone: bool) -> bool:
     """Is the loss taken of this model's output (as far as the source says)?"""
-    return loss.model is None or loss.model in (
-        item.name,
-        item.name.rpartition(".")[2],
-        type(item.model).__name__,
-    )
+    names = {item.name, item.name.rpartition(".")[2], *(cls.__name__ for cls in type(item.model).__mro__)}
+    if loss.model is None or loss.model in names:
+        return True
+    # the only model of the file goes by another name in the function that trains it
+    return alone and "." not in loss.model and not isinstance(loaded.namespace.get(loss.model), type)
 
 
 def _files(loaded: Loaded) -> tuple[str, ...]:
