@@ -18,14 +18,6 @@ if TYPE_CHECKING:
     from normdoctor.report import Report
 
 
-class NormDoctorFailure(AssertionError):  # noqa: N818  (pytest calls this a failure, not an error)
-    """A model is not healthy; `report` holds everything that was found."""
-
-    def __init__(self, message: str, report: Report) -> None:
-        super().__init__(message)
-        self.report = report
-
-
 class Doctor:
     """What the fixture hands to a test. It holds no state."""
 
@@ -40,20 +32,26 @@ class Doctor:
     ) -> Report:
         """Fail the test if there is a finding of level `fail_on` or above; return the report.
 
-        Further options (`data`, `select`, `ignore`, `loss`, ...) are those of `normdoctor.check`.
-        A model that could not be examined at all fails too: nothing found is then no sign of health.
+        Further options (`data`, `select`, `ignore`, `loss`, ...) are those of `normdoctor.check`. A model
+        whose forward could not be examined fails too: that nothing was found is then no sign of health.
+        The failure is a `normdoctor.report.NormDoctorFailure`, an AssertionError.
         """
         __tracebackhide__ = True
-        from normdoctor.errors import UsageError
-        from normdoctor.findings import Severity
+        from normdoctor.config import FAIL_ON
+        from normdoctor.errors import UsageError, near
+        from normdoctor.report import NormDoctorFailure
 
-        levels = [str(level) for level in Severity]
-        if fail_on not in levels:
-            raise UsageError(f"fail_on is one of {', '.join(levels)}; got {fail_on!r}")
+        if fail_on not in FAIL_ON:
+            expected = ", ".join(FAIL_ON)
+            raise UsageError(
+                f"fail_on is one of {expected}; got {fail_on!r}", hint=near(str(fail_on), list(FAIL_ON))
+            )
         report = self.check(model, inputs, **options)
-        failures = [f for f in report.findings if f.severity.rank >= Severity(fail_on).rank]
-        if failures:
-            raise NormDoctorFailure(_render(failures, fail_on), report)
+        try:
+            report.raise_for_findings(fail_on)
+        except NormDoctorFailure as failure:
+            # From here, so that the traceback ends at the line of the test.
+            raise failure.with_traceback(None) from None
         return report
 
     def watch(self, model: Any, **options: Any) -> Watch:
@@ -67,13 +65,3 @@ class Doctor:
 def normdoctor() -> Doctor:
     """Check models: `normdoctor.assert_healthy(model, inputs=x)`, `.check(...)`, `.watch(model)`."""
     return Doctor()
-
-
-def _render(findings: list[Any], fail_on: str) -> str:
-    lines = []
-    for finding in findings:
-        place = finding.location
-        where = f"{place.file}:{place.line}:{place.column}: " if place else ""
-        lines.append(f"  {where}{finding.code} {finding.name}: {finding.message}")
-    count = f"{len(findings)} finding" + "s" * (len(findings) != 1)
-    return "\n".join([f"{count} of level {fail_on} or above", *lines])
