@@ -74,7 +74,7 @@ class _Extraction:
                 op=node.op,
                 role=role,
                 kind=kind,
-                module=node.target if node.op == "call_module" else None,
+                module=str(node.target) if node.op == "call_module" else None,
                 scope=call.scope,
                 inputs=tuple(inputs),
                 parameters=tuple(dict.fromkeys(names)),
@@ -133,9 +133,9 @@ class _Extraction:
 
     def _config(self, node: fx.Node, call: Call, kind: str) -> dict[str, Any]:
         if node.op == "call_module" and call.module is not None:
-            known = self.settings.get(node.target)
+            known = self.settings.get(str(node.target))
             if known is None:
-                known = self.settings[node.target] = {
+                known = self.settings[str(node.target)] = {
                     **roles.module_config(call.module),
                     "training": call.module.training,
                 }

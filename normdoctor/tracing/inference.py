@@ -149,6 +149,7 @@ def _from_layers(model: nn.Module) -> Iterator[Shape]:
 
 def _layer_shapes(module: nn.Module) -> Iterator[tuple[str, list[Shape]]]:
     real = _dtype_of(module)
+    sides: tuple[int, ...]
     if isinstance(module, nn.ConvTranspose2d):
         sides = (1, 4, 7, 8, 16, 32)
         yield "up2", [((BATCH, module.in_channels, s, s), real, 1) for s in sides]

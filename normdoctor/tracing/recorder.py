@@ -157,12 +157,12 @@ class Recorder(TorchFunctionMode):
             # ones without data only here, where the two meet.
             if _writes(name) and isinstance(args[0], torch.Tensor) and args[0].device.type != "meta":
                 # An in-place call writes unknown values into it: it stays the same object.
-                torch.utils.swap_tensors(args[0], torch.empty_like(args[0], device="meta"))
+                torch.utils.swap_tensors(args[0], torch.empty_like(args[0], device="meta"))  # type: ignore[no-untyped-call]
             return func(*_moved(args), **_moved(kwargs))
 
     def _classify(self, func: Any) -> tuple[str, Any]:
         name = getattr(func, "__name__", "")
-        owner = getattr(func, "__self__", None)
+        owner: Any = getattr(func, "__self__", None)
         if name == "__get__":
             kind = "ignore" if owner.__name__ in ("shape", "device", "dtype", "grad_fn", "is_leaf") else ""
             found: tuple[str, Any] = (kind or "call_function", getattr)
@@ -384,7 +384,7 @@ class Recorder(TorchFunctionMode):
                 return bound(*args, **kwargs)
             return self.call_autograd(cls, bound, args, kwargs)
 
-        nn.Module.__call__ = recorded_call  # type: ignore[method-assign, assignment]
+        nn.Module.__call__ = recorded_call  # type: ignore[method-assign]
         torch.autograd.Function.apply = classmethod(recorded_apply)  # type: ignore[assignment, method-assign]
         try:
             with self:

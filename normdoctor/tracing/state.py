@@ -88,9 +88,9 @@ def _walk(
         else:
             tensors[id(tensor)] = found.tensors[full] = TensorEntry(full, path, tensor, kind)
 
-    for name, value in module._parameters.items():
-        if value is not None:
-            add_tensor(name, value, "parameter")
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            add_tensor(name, parameter, "parameter")
     for name, value in module._buffers.items():
         if isinstance(value, torch.Tensor):
             add_tensor(name, value, "buffer")

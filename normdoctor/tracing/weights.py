@@ -32,7 +32,7 @@ def describe(tensor: torch.Tensor, *, filled: bool = False) -> WeightFact:
     flat = tensor.contiguous().view(-1)
     count = flat.numel()
     low, high, mean, second, seen = float("inf"), float("-inf"), 0.0, 0.0, 0
-    for part in flat.split(CHUNK):
+    for part in torch.split(flat, CHUNK):
         values = part if part.dtype in (torch.float32, torch.float64) else part.float()
         least, most = (float(value) for value in torch.aminmax(values))
         if not (math.isfinite(least) and math.isfinite(most)):
