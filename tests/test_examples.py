@@ -1,0 +1,146 @@
+"""The examples: each runs, and `check` and `show` say of it what a teacher would."""
+
+import linecache
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import nn
+
+import normdoctor
+from normdoctor.cli import main
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "examples").glob("*.py"))
+
+#: Every finding: file, code, severity, module, and how the line that it points at begins.
+FINDINGS = [
+    ("lenet_bn.py", "ND101", "info", "classifier.1", "nn.Linear(16 * 5 * 5, 120),"),
+    ("lenet_bn.py", "ND101", "info", "classifier.4", "nn.Linear(120, 84),"),
+    ("lenet_bn.py", "ND101", "info", "features.0", "nn.Conv2d(1, 6, kernel_size=5, padding=2),"),
+    ("lenet_bn.py", "ND101", "info", "features.4", "nn.Conv2d(6, 16, kernel_size=5),"),
+]
+
+#: What `show` says: rows as their cells without the shapes between, and the totals.
+SHOWN = {
+    "cnn_instancenorm.py": (
+        ["down.0.1 InstanceNorm2d", "blocks.0.norm InstanceNorm2d", "up.2 ReLU", "out Conv2d"],
+        ["7 norms: 7 InstanceNorm2d", "54,243 parameters"],
+    ),
+    "lenet_bn.py": (
+        ["features.1 BatchNorm2d", "features.2 Sigmoid", "classifier.5 BatchNorm1d"],
+        ["4 norms: 2 BatchNorm1d, 2 BatchNorm2d", "4 activations: 4 Sigmoid", "62,158 parameters"],
+    ),
+    "lenet_sigmoid_bn.py": (
+        ["features.0 Conv2d", "features.2 Sigmoid", "classifier.7 Linear"],
+        ["4 activations: 4 Sigmoid", "62,158 parameters"],
+    ),
+    "lstm_layernorm.py": (
+        ["embedding Embedding", "lstm LSTM", "norm LayerNorm", "head Linear"],
+        ["1 LayerNorm", "551,938 parameters"],
+    ),
+    "mlp_init.py": (
+        ["net.0 Linear", "net.1 Sigmoid", "net.3 ReLU", "net.5 Softmax"],
+        ["3 activations: 1 ReLU, 1 Sigmoid, 1 Softmax", "269,322 parameters"],
+    ),
+    "prenorm_transformer.py": (
+        ["blocks.0.norm1 LayerNorm", "blocks.3.attention.qkv Linear", "blocks.1 gelu", "head Linear"],
+        ["9 norms: 9 LayerNorm", "241,024 parameters"],
+    ),
+    "small_resnet.py": (
+        ["stem.1 BatchNorm2d", "blocks.2.skip.1 BatchNorm2d", "blocks.5 relu", "head Linear"],
+        ["15 norms: 15 BatchNorm2d", "175,258 parameters"],
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def _root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def load(name):
+    return runpy.run_path(str(ROOT / "examples" / name))
+
+
+def test_all_are_pinned():
+    assert sorted(SHOWN) == [file.name for file in FILES]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_check(file):
+    report = normdoctor.check(f"examples/{file.name}")
+    found = {
+        (file.name, f.code, f.severity.value, module, linecache.getline(str(file), f.location.line).strip())
+        for f in report.findings
+        for module in f.modules
+    }
+    assert found == {expected for expected in FINDINGS if expected[0] == file.name}
+    assert report.ok
+    assert not report.problems
+    assert report.targets[0].recorded == "meta"
+    assert [entry.source for entry in report.targets[0].inputs] == ["declared"]
+    # Whatever did not run was not asked for: a loss, an optimizer, data.
+    assert all(
+        "recorded" not in result.reason and "weights" not in result.reason for result in report.skipped
+    )
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_show(file):
+    result = CliRunner().invoke(main, ["show", f"examples/{file.name}"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    lines = [" ".join(line.split()) for line in result.output.splitlines()]
+    rows, totals = SHOWN[file.name]
+    for row in rows:
+        assert any(line.startswith(row + " ") for line in lines), row
+    for total in totals:
+        assert total in result.output
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_it_trains(file):
+    found = load(file.name)
+    model = found["model"].train()
+    model(found["inputs"]).float().square().mean().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_the_softmax_of_the_mlp_does_not_go_with_cross_entropy():
+    found = load("mlp_init.py")
+    report = normdoctor.check(
+        found["model"], found["inputs"], loss=nn.CrossEntropyLoss(), labels=torch.zeros(32).long()
+    )
+    assert [(f.code, f.severity.value) for f in report.findings] == [("ND310", "error")]
+    labels = torch.randint(10, (32,))
+    fitting = normdoctor.check(
+        found["model"], found["inputs"], loss=found["negative_log_likelihood"], labels=labels
+    )
+    assert not fitting.findings
+
+
+class TestHandWritten:
+    """What the docstring of lenet_sigmoid_bn.py says of its BatchNorm."""
+
+    def pair(self):
+        return load("lenet_sigmoid_bn.py")["BatchNorm"](6, dims=4), nn.BatchNorm2d(6)
+
+    def test_the_formula_is_right(self):
+        own, theirs = self.pair()
+        x = torch.randn(4, 6, 5, 5) * 3 + 1
+        torch.testing.assert_close(own(x), theirs(x))
+        torch.testing.assert_close(own.moving_mean.flatten(), theirs.running_mean)
+        with torch.no_grad():
+            torch.testing.assert_close(own(x), theirs.eval()(x), rtol=1e-2, atol=1e-2)
+
+    def test_the_statistics_are_not_saved(self):
+        own, _ = self.pair()
+        assert list(own.state_dict()) == ["gamma", "beta"]
+
+    def test_eval_has_no_effect(self):
+        own, _ = self.pair()
+        before = own.eval().moving_mean
+        own(torch.randn(4, 6, 5, 5))
+        assert not torch.equal(own.moving_mean, before)
