@@ -118,10 +118,14 @@ def mask(path: str) -> str:
 def masked(paths: tuple[str, ...]) -> str:
     """Name many modules in few words: a lone path as it is, several by what they share."""
     if len(paths) == 1:
-        return f"`{paths[0] or 'the model'}`"
+        return _quoted(paths[0])
     masks = sorted({mask(path) for path in paths})
-    shown = ", ".join(f"`{item or 'the model'}`" for item in masks[:3])
+    shown = ", ".join(_quoted(item) for item in masks[:3])
     return shown + (f" and {len(masks) - 3} more" if len(masks) > 3 else "")
+
+
+def _quoted(path: str) -> str:
+    return f"`{path}`" if path else "the model itself"
 
 
 def fingerprint(code: str, modules: tuple[str, ...], target: str) -> str:

@@ -38,7 +38,7 @@ def excerpt(
     marks = [Mark(location, ", ".join(own), True)]
     marks += [Mark(place, label, False) for label, place in related if place != location]
     files = dict.fromkeys(mark.place.file for mark in marks)
-    gutter = max(len(str(mark.last)) for mark in marks)
+    gutter = max(2, *(len(str(mark.last)) for mark in marks))
     lines: list[str] = []
     for file in files:
         here = [mark for mark in marks if mark.place.file == file]

@@ -35,7 +35,11 @@ USUAL = {
 HEADERS = ("layer", "what", "line", "output", "weights", "settings", "before", "after", "params")
 #: Columns are not shortened below these widths.
 LEAST = {"layer": 20, "what": 11, "weights": 12, "settings": 23, "source": 16, "before": 11, "after": 11}
-TITLES = {"norm": "norms", "activation": "activations", "weight": "layers with weights"}
+TITLES = {
+    "norm": ("norm", "norms"),
+    "activation": ("activation", "activations"),
+    "weight": ("layer with weights", "layers with weights"),
+}
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -267,12 +271,15 @@ def _setting(name: str, value: Any) -> str:
 
 def _totals(found: Inventory, rows: Sequence[Row], kinds: Collection[str]) -> list[str]:
     lines = []
-    for kind, title in TITLES.items():
+    for kind, (one, many) in TITLES.items():
         if kind in kinds:
             counted = Counter(row.what for row in rows if row.kind == kind)
             named = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
             detail = ", ".join(f"{count} {what}" for what, count in named)
-            lines.append(f"{counted.total()} {title}" + (f": {detail}" if detail else ""))
+            lines.append(
+                f"{counted.total()} {one if counted.total() == 1 else many}"
+                + (f": {detail}" if detail else "")
+            )
     frozen = found.parameters - found.trainable
     frost = f", {frozen:,} of them frozen" if frozen else ""
     buffers = f"; {found.buffers:,} numbers in buffers" if found.buffers else ""

@@ -9,7 +9,7 @@ from tabulate import tabulate
 #: What tabulate puts between two columns.
 GAP = 2
 #: No column is made narrower than this.
-NARROWEST = 10
+NARROWEST = 6
 
 
 def table(
@@ -27,19 +27,17 @@ def table(
         headers: The titles of the columns.
         width: The columns of the terminal.
         right: Titles of columns that are right-aligned, and never shortened.
-        least: The width below which a column is not shortened, by title.
+        least: The width below which a column is shortened only if nothing else helps, by title.
     """
     kept = [i for i in range(len(headers)) if any(row[i] for row in rows)]
     names = [headers[i] for i in kept]
     cells = [[row[i] for i in kept] for row in rows]
-    floors = [10**6 if name in right else (least or {}).get(name, NARROWEST) for name in names]
     widths = [max(len(name), *(len(row[i]) for row in cells)) for i, name in enumerate(names)]
-    while sum(widths) + GAP * (len(widths) - 1) > width:
-        spare = [own - floor for own, floor in zip(widths, floors, strict=True)]
-        if max(spare) <= 0:
-            break
-        widths[spare.index(max(spare))] -= 1
-
+    for floors in ([(least or {}).get(name, NARROWEST) for name in names], [NARROWEST] * len(names)):
+        fixed = [
+            own if name in right else floor for own, floor, name in zip(widths, floors, names, strict=True)
+        ]
+        _fit(widths, fixed, width)
     shortened = [
         [shorten(text, widths[i], middle=i == 0) for i, text in enumerate(row)] for row in [names, *cells]
     ]
@@ -48,6 +46,15 @@ def table(
     align = ["right" if name in right else "left" for name in names]
     text = tabulate(shortened, tablefmt="plain", colalign=align, disable_numparse=True)
     return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def _fit(widths: list[int], floors: Sequence[int], width: int) -> None:
+    """Narrow the columns that are furthest above their floors, until the row fits or all are there."""
+    while sum(widths) + GAP * (len(widths) - 1) > width:
+        spare = [own - floor for own, floor in zip(widths, floors, strict=True)]
+        if max(spare) <= 0:
+            return
+        widths[spare.index(max(spare))] -= 1
 
 
 def shorten(text: str, width: int, *, middle: bool = False) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from normdoctor.findings import Applicability, Confidence, Finding, Fix, Severity
 from normdoctor.graph import Graph
-from normdoctor.rules.base import Options, Rule
+from normdoctor.rules.base import Rule, RuleOptions
 
 PAGE = """{summary}
 
@@ -44,7 +44,7 @@ class LoudLinear(Rule):
     category = "samples"
     fixable = True
 
-    class Options(Options):
+    class Options(RuleOptions, frozen=True):
         at_most: int = 0
         label: str = "a linear layer"
 
