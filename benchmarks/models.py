@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,9 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from normdoctor.tracing.example import ExampleInputs
+from normdoctor.tracing.inference import _from_config
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ def timm_families() -> list[str]:
 
 
 def timm(batch: int = 2) -> Iterator[Entry]:
-    """timm's families."""
+    """Timm's families."""
 
     def build(name: str) -> Callable[[], nn.Module]:
         def make() -> nn.Module:
@@ -68,7 +72,7 @@ def timm(batch: int = 2) -> Iterator[Entry]:
 
 
 def torchvision(batch: int = 2) -> Iterator[Entry]:
-    """torchvision's classification models."""
+    """Torchvision's classification models."""
     _shim()
     models = importlib.import_module("torchvision.models")
 
@@ -114,11 +118,17 @@ def transformers(batch: int = 2) -> Iterator[Entry]:
         yield Entry("transformers", kind, build(kind), _transformers_inputs, expected=False)
 
 
-def _transformers_inputs(model: Any) -> dict[str, torch.Tensor]:
-    from normdoctor.tracing.inference import _from_config
-
-    example = next(iter(_from_config(model)), None)
-    return dict(example.kwargs) if example else {"input_ids": torch.zeros(2, 16, dtype=torch.int64)}
+def _transformers_inputs(model: Any) -> ExampleInputs:
+    """By the model's `main_input_name`, as far as its bare forward on meta takes it."""
+    choices = list(itertools.islice(_from_config(model), 6))
+    for example in choices:
+        on_meta = {key: value.to("meta") for key, value in example.kwargs.items()}
+        with contextlib.suppress(Exception):
+            model(**on_meta)
+            return example
+    if choices:
+        return choices[0]
+    return ExampleInputs((), {"input_ids": torch.zeros(2, 16, dtype=torch.int64)})
 
 
 ZOOS: dict[str, Callable[[], Iterator[Entry]]] = {

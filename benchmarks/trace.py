@@ -75,17 +75,19 @@ def families(zoo: str, every: int, repeat: int) -> None:
             model.eval()
             found = measure(model, inputs, repeat, export=True)
         line = f"{entry.name:36s} bare {found['bare']:.3f} s"
-        for name in ratios:
+        for name, values in ratios.items():
             ratio = found[name] / found["bare"]
             if ratio < float("inf"):
-                ratios[name].append(ratio)
+                values.append(ratio)
             line += f"  {name} x{ratio:.2f}"
         if found["export"] < float("inf"):
             to_export.append(found["record"] / found["export"])
         print(line, flush=True)
     for name, values in ratios.items():
         if values:
-            print(f"median {name}: x{statistics.median(values):.2f} of the bare forward ({len(values)} models)")
+            print(
+                f"median {name}: x{statistics.median(values):.2f} of the bare forward ({len(values)} models)"
+            )
     if to_export:
         print(f"median record / export: {statistics.median(to_export):.3f}")
 
@@ -100,8 +102,15 @@ def depth() -> None:
         inputs = torch.randn(2, 16, 768)
         normdoctor.check(model, inputs)
         seconds = min(turn(lambda: normdoctor.check(model, inputs)) for _ in range(3))  # noqa: B023
-        growth = "" if previous is None else f"  x{seconds / previous[1]:.2f} for x{layers / previous[0]:.0f} layers"
-        print(f"{layers:4d} layers: {seconds:.2f} s, {1000 * seconds / layers:.1f} ms a layer{growth}", flush=True)
+        growth = (
+            ""
+            if previous is None
+            else f"  x{seconds / previous[1]:.2f} for x{layers / previous[0]:.0f} layers"
+        )
+        print(
+            f"{layers:4d} layers: {seconds:.2f} s, {1000 * seconds / layers:.1f} ms a layer{growth}",
+            flush=True,
+        )
         previous = (layers, seconds)
 
 

@@ -121,7 +121,7 @@ def replayed(entry: Entry, meta_model: torch.nn.Module) -> str:
 
 
 def compare(recording: Recording, model: torch.nn.Module) -> str:
-    """"same" where the graph gives the model's outputs bit for bit, otherwise what differs."""
+    """Say "same" where the graph gives the model's outputs bit for bit, otherwise what differs."""
     example = recording.example
     torch.backends.mha.set_fastpath_enabled(False)
     torch.manual_seed(1)

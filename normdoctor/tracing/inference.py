@@ -208,16 +208,18 @@ def _from_config(model: nn.Module) -> Iterator[ExampleInputs]:
     name = getattr(model, "main_input_name", None)
     if config is None or not isinstance(name, str):
         return
-    found = _main_input(name, config)
-    for shape in found:
-        tensor = random_tensor(*shape)
+    for shape in _main_input(name, config):
+        kwargs: dict[str, Any] = {name: random_tensor(*shape)}
         note = f"{name}: {str(shape[1]).removeprefix('torch.')} {shape[0]}"
-        kwargs: dict[str, Any] = {name: tensor}
-        yield ExampleInputs((), kwargs, "inferred", note)
         if getattr(config, "is_encoder_decoder", False):
-            high = _config_value(config, "vocab_size", 100)
-            ids = random_tensor((BATCH, TOKENS), torch.int64, high)
+            ids = random_tensor((BATCH, TOKENS), torch.int64, _config_value(config, "vocab_size", 100))
             yield ExampleInputs((), {**kwargs, "decoder_input_ids": ids}, "inferred", note)
+        yield ExampleInputs((), kwargs, "inferred", note)
+        others = [one for one in ("pixel_values", "input_ids", "input_features") if one != name]
+        for other in others:  # models of two modalities want both
+            for second in _main_input(other, config)[:1]:
+                both = {**kwargs, other: random_tensor(*second)}
+                yield ExampleInputs((), both, "inferred", f"{note}, {other}: {second[0]}")
 
 
 def _main_input(name: str, config: Any) -> list[Shape]:

@@ -14,14 +14,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import CodeType
+from types import CodeType, MethodType
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.overrides import TorchFunctionMode
 
-from normdoctor.tracing import frames
+from normdoctor.tracing import frames, meta
 from normdoctor.tracing.carrier import Stand
 from normdoctor.tracing.state import Inventory, join
 
@@ -144,21 +144,20 @@ class Recorder(TorchFunctionMode):
         return self._record(op, target, args, kwargs, result, first if changed else None, code, offset)
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        name = getattr(func, "__name__", "")
+        if self._meta and name in meta.FACTORIES:
+            made = meta.constant(name, func, args, kwargs)
+            if made is not None:
+                return made
         try:
             return func(*args, **kwargs)
         except (RuntimeError, NotImplementedError, ValueError, TypeError):
-            name = getattr(func, "__name__", "")
             if name in VALUE_CALLS:
                 self.value_wanted = name
                 raise
-            if not self._meta or not _mixes_devices(args, kwargs):
+            if not self._meta or not any(meta.on_meta(one) for one in meta.tensors((args, kwargs))):
                 raise
-            # Tensors that forward built itself live on the CPU with their values; they join the
-            # ones without data only here, where the two meet.
-            if _writes(name) and isinstance(args[0], torch.Tensor) and args[0].device.type != "meta":
-                # An in-place call writes unknown values into it: it stays the same object.
-                torch.utils.swap_tensors(args[0], torch.empty_like(args[0], device="meta"))  # type: ignore[no-untyped-call]
-            return func(*_moved(args), **_moved(kwargs))
+            return meta.retry(name, func, args, kwargs)
 
     def _classify(self, func: Any) -> tuple[str, Any]:
         name = getattr(func, "__name__", "")
@@ -200,9 +199,9 @@ class Recorder(TorchFunctionMode):
                 try:
                     result = original(module, *args, **kwargs)
                 except (RuntimeError, NotImplementedError):
-                    if not self._meta or not _mixes_devices(args, kwargs, module):
+                    if not self._meta or not meta.mixed(args, kwargs, module):
                         raise
-                    result = original(module, *_moved(args), **_moved(kwargs))
+                    result = original(module, *meta.moved(args), **meta.moved(kwargs))
                 changed = first if version != _version(first) else None
                 return self._record("call_module", path, args, kwargs, result, changed, code, offset, module)
         finally:
@@ -216,7 +215,7 @@ class Recorder(TorchFunctionMode):
         finally:
             self._scopes.pop()
 
-    def call_autograd(self, function: Any, original: Any, args: Any, kwargs: Any) -> Any:
+    def call_autograd(self, original: Any, args: Any, kwargs: Any) -> Any:
         """Run a custom autograd function as one opaque call."""
         code, offset = frames.caller(sys._getframe(2))
         self._muted = True
@@ -379,10 +378,10 @@ class Recorder(TorchFunctionMode):
             return self.call_module(call, module, args, kwargs)
 
         def recorded_apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-            bound = apply.__func__.__get__(None, cls)  # type: ignore[attr-defined]
+            bound = MethodType(apply.__func__, cls)  # type: ignore[attr-defined]
             if self._muted or threading.get_ident() != self._thread:
                 return bound(*args, **kwargs)
-            return self.call_autograd(cls, bound, args, kwargs)
+            return self.call_autograd(bound, args, kwargs)
 
         nn.Module.__call__ = recorded_call  # type: ignore[method-assign]
         torch.autograd.Function.apply = classmethod(recorded_apply)  # type: ignore[assignment, method-assign]
@@ -420,39 +419,3 @@ def _has_tensor(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(_has_tensor(item) for item in value)
     return isinstance(value, dict) and any(_has_tensor(item) for item in value.values())
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
-
-
-def _mixes_devices(args: Any, kwargs: Any, module: nn.Module | None = None) -> bool:
-    types = {tensor.device.type for tensor in (*_tensors(args), *_tensors(kwargs))}
-    if module is not None:
-        types |= {tensor.device.type for tensor in module.parameters()}
-    return len(types) > 1 and "meta" in types
-
-
-def _writes(name: str) -> bool:
-    """Does a call of this name write into its first argument?"""
-    if name.startswith("__"):
-        return name == "__setitem__" or (
-            name[2] == "i" and name not in ("__int__", "__invert__", "__index__")
-        )
-    return name.endswith("_")
-
-
-def _moved(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value if value.device.type == "meta" else value.to("meta")
-    if isinstance(value, dict):
-        return {key: _moved(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_moved(item) for item in value)
-    return value
