@@ -100,7 +100,7 @@ class DeadUnits(base.Rule):
         return self.finding(
             graph,
             f"{figures['dead']} of {figures['units']} units of {{modules}} ({share:.0%}) were never active "
-            f"in {n} observations over {batches} {kind}  "
+            f"in {n} observations over {batches} {kind} "
             f"(rate below {bound:.2g} at 95 %)",
             node=node,
             module=figures["module"],

@@ -1,0 +1,97 @@
+"""ND601 on measurements written by hand, and its page."""
+
+import linecache
+
+import msgspec
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import normdoctor
+from normdoctor.facts import Location
+from normdoctor.graph import Graph
+from normdoctor.rules.measured.dead_units import DeadUnits
+from normdoctor.testing import FactsBuilder, check_rule_examples, run_rule
+
+
+def graph(**figures):
+    build = FactsBuilder()
+    x = build.input(8, 4)
+    fc = build.layer("fc", "Linear", x, shape=(8, 64), weight=(64, 4))
+    act = build.layer("act", "ReLU", fc, shape=(8, 64))
+    site = {
+        "module": "act", "call": 0, "kind": "relu", "units": 64, "dead": 0, "dead_units": [],
+        "observations": 2000, "batches": 4, "source": "data",
+    } | figures  # fmt: skip
+    facts = msgspec.structs.replace(build.facts(act), measurements={"dead_units": {"act": site}})
+    return Graph(facts)
+
+
+@pytest.mark.parametrize(
+    ("figures", "severity"),
+    [
+        ({"dead": 0}, None),
+        ({"dead": 6}, None),
+        ({"dead": 7}, "warning"),
+        ({"dead": 25}, "warning"),
+        ({"dead": 26}, "error"),
+        ({"dead": 64}, "error"),
+        ({"dead": 64, "source": "watch"}, "error"),
+        ({"dead": 64, "source": "synthetic"}, "warning"),
+        ({"dead": 64, "observations": 999}, None),
+        ({"dead": 64, "observations": 1000}, "error"),
+        ({"dead": 64, "batches": 1}, None),
+        ({"dead": 64, "batches": 2}, "error"),
+    ],
+)
+def test_thresholds(figures, severity):
+    found = run_rule(DeadUnits, graph(**figures))
+    assert [finding.severity.value for finding in found] == ([severity] if severity else [])
+
+
+def test_message_gives_the_figures_and_the_bound():
+    (finding,) = run_rule(DeadUnits, graph(dead=16, observations=3000))
+    assert finding.message == (
+        "16 of 64 units of {modules} (25%) were never active in 3000 observations over 4 batches "
+        "(rate below 0.001 at 95 %)"
+    )
+    assert finding.evidence["rate_below"] == 0.001
+    assert finding.location == Location("model.py", 2)
+    assert "synthetic batches" in run_rule(DeadUnits, graph(dead=16, source="synthetic"))[0].message
+
+
+def test_options():
+    assert run_rule(DeadUnits, graph(dead=2), warning=0.01)
+    assert not run_rule(DeadUnits, graph(dead=64, batches=2), batches=3)
+
+
+def test_a_site_that_was_not_recorded_is_still_reported():
+    (finding,) = run_rule(DeadUnits, graph(dead=64, module="gone", call=3))
+    assert finding.modules == ("gone",)
+    assert finding.location is None
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(8, 16)
+        self.second = nn.Linear(16, 16)
+
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        return torch.relu(self.second(x))  # dead
+
+
+def test_functional_calls_are_found_at_their_line():
+    model = Twice()
+    with torch.no_grad():
+        model.second.bias.fill_(-1000.0)
+    data = [torch.randn(600, 8) for _ in range(2)]
+    (finding,) = normdoctor.check(model, data[0], data=data, select="ND601").findings
+    assert "# dead" in linecache.getline(finding.location.file, finding.location.line)
+    assert finding.message.startswith("16 of 16 units")
+
+
+def test_the_page():
+    check_rule_examples(DeadUnits)
