@@ -6,7 +6,6 @@ import ast
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -15,6 +14,7 @@ from torch.nn.parameter import UninitializedParameter
 from normdoctor.tracing.building import arguments_for, call
 from normdoctor.tracing.importing import Loaded
 from normdoctor.tracing.origins import Origins
+from normdoctor.tracing.scopes import instances_of
 from normdoctor.tracing.watching import wrapped
 
 #: How many classes and factories of one file are built.
@@ -55,40 +55,16 @@ def instances(loaded: Loaded) -> list[Candidate]:
     """The models that exist when the import ends, in globals and in the frames where it stopped."""
     found: dict[int, Candidate] = {}
     own = loaded.place.name
-    scopes = [loaded.namespace, *(variables for _, variables in loaded.watch.scopes)]
-    for scope in scopes:
-        for name, value in list(scope.items()):
-            if name.startswith("__") or isinstance(value, ModuleType | type):
-                continue
-            for label, module in _modules(name, value, own):
-                model, note = unwrapped(module)
-                if id(model) not in found:
-                    found[id(model)] = Candidate(label, model, [note] if note else [], module)
+    for scope in loaded.scopes():
+        for label, module in instances_of(nn.Module, scope, own):
+            model, note = unwrapped(module)
+            if id(model) not in found:
+                found[id(model)] = Candidate(label, model, [note] if note else [], module)
     if not found:
         for module, _, _ in loaded.watch.calls.values():
             model, note = unwrapped(module)
             found[id(model)] = Candidate(type(model).__name__, model, [note] if note else [], module)
     return roots([item for item in found.values() if not is_loss(item.model)])
-
-
-def _modules(name: str, value: Any, own: str, depth: int = 0) -> Iterator[tuple[str, nn.Module]]:
-    """The modules in a value: itself, the items of a container, the attributes of an object."""
-    if type(value) in (nn.ModuleList, nn.ModuleDict):
-        yield from ((f"{name}.{key}", child) for key, child in value.named_children())
-    elif isinstance(value, nn.Module):
-        yield name, value
-    elif depth > 1:
-        return
-    elif isinstance(value, dict):
-        for key, item in list(value.items())[:64]:
-            if isinstance(key, str | int):
-                yield from _modules(f"{name}.{key}", item, own, depth + 1)
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value[:64]):
-            yield from _modules(f"{name}.{index}", item, own, depth + 1)
-    elif type(value).__module__ == own and hasattr(value, "__dict__"):
-        for key, item in list(vars(value).items()):
-            yield from _modules(f"{name}.{key}", item, own, depth + 1)
 
 
 def is_loss(module: nn.Module) -> bool:

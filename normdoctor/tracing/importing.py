@@ -25,6 +25,7 @@ from normdoctor.tracing.isolation import Imports, is_installed, preserved
 from normdoctor.tracing.origins import Origins, record_origins
 from normdoctor.tracing.placeholders import placeholders
 from normdoctor.tracing.recovery import define_rest
+from normdoctor.tracing.scopes import instances_of
 from normdoctor.tracing.stand_ins import cpu_for_cuda, filled_memory, lenient_arguments, no_network
 from normdoctor.tracing.timelimit import time_limit
 from normdoctor.tracing.watching import Stopped, Watch, traceback_free, watching
@@ -68,11 +69,14 @@ class Loaded:
         """The globals of the file."""
         return vars(self.module)
 
+    def scopes(self) -> list[dict[str, Any]]:
+        """The globals, then the local variables of the frames where the import stopped."""
+        return [self.namespace, *(variables for _, variables in self.watch.scopes)]
+
     def optimizers(self) -> list[Optimizer]:
-        """The optimizers that exist, in globals and in the frames where the import stopped."""
-        scopes = [self.namespace, *(variables for _, variables in self.watch.scopes)]
-        values = [value for scope in scopes for value in scope.values() if isinstance(value, Optimizer)]
-        return list({id(value): value for value in values}.values())
+        """The optimizers that exist when the import ends."""
+        found = [each for scope in self.scopes() for each in instances_of(Optimizer, scope, self.place.name)]
+        return list({id(value): value for _, value in found}.values())
 
 
 def read_source(file: Path) -> tuple[str, ast.Module]:

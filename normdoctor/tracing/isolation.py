@@ -45,12 +45,19 @@ def is_own(module: types.ModuleType | None, roots: Sequence[Path]) -> bool:
     name = getattr(module, "__name__", None) or ""
     if name == "__main__" or name.partition(".")[0] in ("normdoctor", "torch"):
         return False
-    files = [getattr(module, "__file__", None) or "", *list(getattr(module, "__path__", None) or [])[:1]]
-    for file in files:
+    for file in (getattr(module, "__file__", None), *_folders(module)):
         if isinstance(file, str) and file and not is_installed(file):
             real = os.path.realpath(file)
             return any(real.startswith(str(root) + os.sep) or real == str(root) for root in roots)
     return False
+
+
+def _folders(module: types.ModuleType | None) -> list[str]:
+    """The folders of a package; a namespace package whose parent is gone has none."""
+    try:
+        return list(getattr(module, "__path__", None) or [])[:1]
+    except KeyError:
+        return []
 
 
 class Imports:
@@ -72,8 +79,9 @@ class Imports:
         heads = {module.partition(".")[0] for module in self._siblings()} | {
             name.partition(".")[0] for name in self.modules
         }
-        for name, module in before.items():
-            if name.partition(".")[0] in heads and is_own(module, self.roots):
+        own = [name for name, module in before.items() if is_own(module, self.roots)]
+        for name in own:
+            if name.partition(".")[0] in heads:
                 del sys.modules[name]
         sys.modules.update(self.modules)
         sys.path[:] = self.search + [entry for entry in path if entry not in self.search]
@@ -81,18 +89,18 @@ class Imports:
             yield
         finally:
             sys.path[:] = path
-            for name, module in list(sys.modules.items()):
-                if before.get(name) is not module and (name in self.modules or is_own(module, self.roots)):
-                    self.modules[name] = module
-                    del sys.modules[name]
+            fresh = {name: module for name, module in sys.modules.items() if before.get(name) is not module}
+            gone = {n: m for n, m in fresh.items() if n in self.modules or is_own(m, self.roots)}
+            self.modules.update(gone)
+            for name in gone:
+                del sys.modules[name]
             for name, module in before.items():
                 sys.modules.setdefault(name, module)
 
     def drop(self) -> None:
         """Forget what was imported so far, for another attempt."""
-        for name, module in list(sys.modules.items()):
-            if is_own(module, self.roots):
-                del sys.modules[name]
+        for name in [name for name, module in sys.modules.items() if is_own(module, self.roots)]:
+            del sys.modules[name]
         self.modules.clear()
 
     def _siblings(self) -> set[str]:

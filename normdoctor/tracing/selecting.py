@@ -49,7 +49,7 @@ def choose(
 
 def _lookup(loaded: Loaded, parts: tuple[str, ...]) -> Any:
     """The value that a dotted name means, in globals or in the frames where the import stopped."""
-    for scope in (loaded.namespace, *(variables for _, variables in loaded.watch.scopes)):
+    for scope in loaded.scopes():
         if parts[0] not in scope:
             continue
         value = scope[parts[0]]

@@ -115,8 +115,10 @@ def _near_file(path: Path) -> str:
 
 def _expression(text: str, rest: str) -> tuple[tuple[str, ...], bool, tuple[Any, ...], dict[str, Any]]:
     """Parse `name`, `name.attribute`, `models['a']` or `name(literal, key=literal)`."""
+    name, parenthesis, arguments = rest.strip().partition("(")
+    name = re.sub(r"\.(\d+)", r"[\1]", name)  # `models.0`, as it is printed
     try:
-        node: ast.expr = ast.parse(rest.strip(), mode="eval").body
+        node: ast.expr = ast.parse(name + parenthesis + arguments, mode="eval").body
     except SyntaxError:
         raise UsageError(
             f"expected a name or a call after the colon of `{text}`, found `{rest}`",
@@ -159,8 +161,6 @@ def _parts(node: ast.expr, text: str) -> tuple[str, ...]:
         return (*_parts(node.value, text), node.attr)
     if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
         return (*_parts(node.value, text), str(node.slice.value))
-    if isinstance(node, ast.Constant) and isinstance(node.value, int):
-        return (str(node.value),)
     raise UsageError(
         f"expected a name or a call after the colon of `{text}`, found `{ast.unparse(node)}`",
         hint="Examples: model.py:net, model.py:Net, model.py:build(depth=18).",

@@ -18,6 +18,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from normdoctor.tracing.isolation import is_installed
+from normdoctor.tracing.timelimit import hasten
 
 _OURS = str(Path(__file__).resolve().parent)
 
@@ -59,7 +60,9 @@ class Watch:
 
     def stop(self, kind: str, reason: str, frame: FrameType | None) -> Stopped:
         """Note where the target stands, once, and return what ends it."""
-        if not self.ended:
+        if self.ended:
+            hasten()  # the target has swallowed the first one
+        else:
             frames = []
             while frame is not None and frame.f_code.co_filename not in _LOADERS:
                 frames.append((frame, frame.f_lineno))

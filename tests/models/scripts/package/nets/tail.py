@@ -1,0 +1,2 @@
+def finish(x):
+    return x.mean((2, 3))
