@@ -21,6 +21,7 @@ from normdoctor.errors import ConfigError, NormDoctorError
 from normdoctor.facts import Location
 from normdoctor.findings import Finding
 from normdoctor.selection import parse_selector, split_selectors
+from normdoctor.sources import source_lines
 
 OWN = re.compile(
     r"#\s*normdoctor:\s*(?P<verb>(?:file-)?ignore)\b\s*(?:\[(?P<codes>[^\]]*)\])?\s*(?:--\s*(?P<reason>.*))?"
@@ -106,11 +107,7 @@ def comments(file: str) -> Iterator[Comment]:
     Raises:
         ConfigError: A comment names no rule, or one that does not exist.
     """
-    try:
-        with tokenize.open(file) as stream:
-            text = stream.read()
-    except (OSError, SyntaxError, UnicodeDecodeError):
-        return
+    text = "".join(source_lines(file))
     if "normdoctor:" not in text and "noqa" not in text.lower():
         return
     yield from parse(text, file)

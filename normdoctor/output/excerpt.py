@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import linecache
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from normdoctor.facts import Location
 from normdoctor.output.paths import shown
 from normdoctor.output.style import Style
+from normdoctor.sources import source_lines
 
 #: Lines of a span beyond these are left out, and so is what lies far right.
 MAX_LINES = 4
@@ -52,8 +52,8 @@ def excerpt(
 
 
 def _body(file: str, marks: list[Mark], gutter: int, style: Style, look: str) -> list[str]:
-    source = linecache.getlines(file)
-    wanted = sorted({number for mark in marks for number in _numbers(mark) if number <= len(source)})
+    source = source_lines(file)
+    wanted = sorted({number for mark in marks for number in _numbers(mark) if 1 <= number <= len(source)})
     lines: list[str] = []
     bar = style.paint("|", "blue")
     for position, number in enumerate(wanted):

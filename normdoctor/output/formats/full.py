@@ -8,6 +8,7 @@ from normdoctor.findings import Applicability, Finding, Fix
 from normdoctor.output import Format
 from normdoctor.output.excerpt import excerpt
 from normdoctor.output.summary import LOOKS, epilogue, preamble
+from normdoctor.rules import find_rule
 
 if TYPE_CHECKING:
     from normdoctor.output.style import Style
@@ -65,7 +66,8 @@ def _remarks(finding: Finding, style: Style, several: bool) -> list[str]:
         remarks.append(f"help: {style.clean(finding.help)}")
     remedy = f", fix: {_fix(finding.fix, style)}" if finding.fix else ""
     remarks.append(f"confidence {finding.confidence}{remedy}")
-    remarks.append(f"normdoctor explain {finding.code}")
+    if find_rule(finding.code) is not None:
+        remarks.append(f"normdoctor explain {finding.code}")
     return remarks
 
 
