@@ -220,9 +220,13 @@ def check_rule_examples(rule: type[Rule]) -> None:
 
 
 def check_source(source: str, **settings: Any) -> Report:
-    """Check a model file that is given as text."""
+    """Check a model file that is given as text, with the `loss` and the `data` that it defines."""
     from normdoctor import doctor
 
+    if re.search(r"^(loss|data) = ", source, re.MULTILINE):
+        values: dict[str, Any] = {"__name__": "model"}
+        exec(compile(source, "model.py", "exec"), values)
+        settings = {name: values[name] for name in ("loss", "data") if name in values} | settings
     with tempfile.TemporaryDirectory(prefix="normdoctor-") as folder:
         path = Path(folder) / "model.py"
         path.write_text(source, encoding="utf-8")

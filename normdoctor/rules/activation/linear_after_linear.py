@@ -123,20 +123,24 @@ class LinearAfterLinear(Rule):
 
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Walk back from each linear layer to the one in front of it."""
-        done: set[tuple[str, str]] = set()
+        pairs: dict[tuple[str, str], tuple[Node, Node, tuple[int, int, int]]] = {}
+        sources: dict[str, set[str]] = {}
         for second in graph.by_role("linear"):
             if second.kind not in _LAYERS:
                 continue
             chain = walk_back(graph, second, lambda node: self._linear(graph, node))
             first = chain.source
+            sources.setdefault(graph.label(second), set()).add(graph.label(first) if first else "")
             if first is None or first.kind not in _LAYERS:
                 continue
             key = (graph.label(first), graph.label(second))
             sizes = self._sizes(graph, first, second, chain)
-            if key in done or sizes is None or self._meant(graph, first, second, chain, sizes):
-                continue
-            done.add(key)
-            yield self._report(graph, first, second, sizes)
+            if key not in pairs and sizes and not self._meant(graph, first, second, chain, sizes):
+                pairs[key] = (first, second, sizes)
+        for (_, name), (first, second, sizes) in pairs.items():
+            # A head that is shared by several layers cannot be merged with one of them.
+            if owner(graph, second) is None or len(sources[name]) == 1:
+                yield self._report(graph, first, second, sizes)
 
     @staticmethod
     def _linear(graph: Graph, node: Node) -> bool:

@@ -132,27 +132,26 @@ class ConstantInit(Rule):
         if graph.facts.checkpoint or values is None:
             return
         layers = [node for node in graph.nodes if node.kind in WEIGHTED]
-        if len({name for node in layers for name in node.parameters if self._is_matrix(graph, name)}) < 2:
+        matrices = {node.index: self._matrices(graph, node) for node in layers}
+        if len({one.name for found in matrices.values() for one in found}) < 2:
             return
         done: set[str] = set()
         for node in layers:
-            for name in node.parameters:
-                value, parameter = values.get(name), graph.parameters.get(name)
-                if name in done or value is None or parameter is None or not self._is_matrix(graph, name):
+            for parameter in matrices[node.index]:
+                value = values.get(parameter.name)
+                if parameter.name in done or value is None or not parameter.trainable:
                     continue
-                done.add(name)
+                done.add(parameter.name)
                 if self._constant(value) and self._several(node, parameter):
                     yield from self._judge(graph, node, parameter, value)
 
     @staticmethod
-    def _is_matrix(graph: Graph, name: str) -> bool:
-        parameter = graph.parameters.get(name)
-        return (
-            parameter is not None
-            and parameter.kind == "parameter"
-            and parameter.trainable
-            and len(parameter.tensor.shape) >= 2
-        )
+    def _matrices(graph: Graph, node: Node) -> list[ParameterFact]:
+        """The weights of a layer; not the scale of each unit that a reparametrized weight has besides."""
+        read = [graph.parameters[name] for name in node.parameters if name in graph.parameters]
+        found = [one for one in read if one.kind == "parameter" and len(one.tensor.shape) >= 2]
+        largest = max((one.tensor.size for one in found), default=0)
+        return [one for one in found if one.tensor.size == largest or one.tensor.size > max(one.tensor.shape)]
 
     @staticmethod
     def _constant(value: WeightFact) -> bool:
