@@ -48,7 +48,7 @@ class Reporter:
         if self.file is not None:
             plain = Style(verbosity=self.style.verbosity, show_skipped=self.style.show_skipped)
             _save(self.file, self.format.render(report, plain))
-        elif self.format.machine or examined or not report.problems:
+        else:
             text = self.format.render(report, replace(self.style, show_problems=False))
             if text and self._live and report.results:
                 self._print("")

@@ -209,6 +209,11 @@ def to_text(found: Inventory, kinds: Collection[str], style: Style) -> str:
         for note in found.notes
         if not (found.inputs and note.startswith("inputs "))
     ]
+    if not found.recorded:
+        parts.append(
+            f"{style.paint('note:', 'bold')} the forward could not be recorded, so neither shapes "
+            "nor neighbours are known; `normdoctor check` says why"
+        )
     if len(files) == 1:
         parts.append(f"source: {style.clean(shown_path(files.pop()))}")
         source = "line"

@@ -86,6 +86,7 @@ def test_nothing_recorded():
     bare = msgspec.structs.replace(facts(), nodes=(), inputs=(), recorded="", notes=("forward raised",))
     text = to_text(inventory(bare), ALL, Style(width=120))
     assert "note: forward raised" in text
+    assert "note: the forward could not be recorded" in text
     assert "never called" not in text
     assert "3 norms: 1 BatchNorm2d, 1 LayerNorm, 1 MyNorm" in text
 

@@ -97,6 +97,12 @@ def test_exitfirst(make_facts):
     session.check(make_facts())
     assert session.stopped
     assert [result.code for result in seen] == ["TST101"]
+    crashed = Session(Settings(exitfirst=True, select=("TST401",)))
+    crashed.check(make_facts(bomb=True))
+    assert crashed.stopped
+    passed = Session(Settings(exitfirst=True, select=("TST401",)))
+    passed.check(make_facts())
+    assert not passed.stopped
 
 
 def test_a_target_that_cannot_be_examined(make_facts):
