@@ -174,8 +174,6 @@ def _function_name(target: Any) -> str:
     if isinstance(target, torch._ops.OpOverload):
         return target._schema.name.split("::")[-1]
     name = getattr(target, "__name__", "") or type(target).__name__
-    if name in ("apply", "fn") and getattr(target, "__self__", None) is not None:
-        return str(getattr(target.__self__, "__name__", name))
     return str(name)
 
 

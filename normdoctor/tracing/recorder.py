@@ -370,7 +370,7 @@ class Recorder(TorchFunctionMode):
     def active(self) -> Iterator[None]:
         """Record what happens inside the context, in this thread."""
         call = nn.Module.__call__
-        apply = torch.autograd.Function.apply
+        apply = vars(torch.autograd.Function)["apply"]
 
         def recorded_call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             if self._muted or threading.get_ident() != self._thread:
@@ -378,10 +378,11 @@ class Recorder(TorchFunctionMode):
             return self.call_module(call, module, args, kwargs)
 
         def recorded_apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-            bound = MethodType(apply.__func__, cls)  # type: ignore[attr-defined]
-            if self._muted or threading.get_ident() != self._thread:
+            bound = MethodType(apply.__func__, cls)
+            # torch's own (checkpointing) are entered: they run the user's modules.
+            if self._muted or threading.get_ident() != self._thread or cls.__module__.startswith("torch."):
                 return bound(*args, **kwargs)
-            return self.call_autograd(bound, args, kwargs)
+            return self.call_autograd(_named_after(cls, bound), args, kwargs)
 
         nn.Module.__call__ = recorded_call  # type: ignore[method-assign]
         torch.autograd.Function.apply = classmethod(recorded_apply)  # type: ignore[assignment, method-assign]
@@ -391,6 +392,16 @@ class Recorder(TorchFunctionMode):
         finally:
             nn.Module.__call__ = call  # type: ignore[method-assign]
             torch.autograd.Function.apply = apply  # type: ignore[method-assign]
+
+
+def _named_after(cls: type, bound: Any) -> Any:
+    """A function that torch.fx can print: an `apply` of torch.autograd has no name of its own."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return bound(*args, **kwargs)
+
+    call.__name__, call.__qualname__, call.__module__ = cls.__name__, cls.__qualname__, cls.__module__
+    return call
 
 
 _LITERALS = (type(None), bool, int, float, str)
