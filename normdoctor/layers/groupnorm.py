@@ -73,7 +73,7 @@ class GroupNorm(nn.Module):
     weight: nn.Parameter | None
     bias: nn.Parameter | None
 
-    def __init__(  # noqa: PLR0917  (torch's signature)
+    def __init__(
         self,
         num_groups: int,
         num_channels: int,

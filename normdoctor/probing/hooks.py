@@ -52,11 +52,11 @@ class Observer:
         self._thread: int | None = None
 
     def attach(self) -> None:
-        """Put the hooks on; the first of each module's, so that no other hook can come between."""
+        """Put the hooks on."""
         for path, module in self.model.named_modules():
             if isinstance(module, torch.jit.ScriptModule):
                 continue
-            before = module.register_forward_pre_hook(_Hook(self, path, enters=True), prepend=True)
+            before = module.register_forward_pre_hook(_Hook(self, path, enters=True))
             after = module.register_forward_hook(_Hook(self, path, enters=False), always_call=True)
             self._handles += [before, after]
 

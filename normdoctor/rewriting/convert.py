@@ -94,7 +94,8 @@ def convert(
         model: The model. It is copied unless `inplace`.
         spec: What to do: `"batch->group"`.
         inputs: What to call the model with, to compare its outputs before and after.
-        optimizer: The optimizer of the model, to be kept right. Only with `inplace`.
+        optimizer: The optimizer of the model, which goes on training the converted one: all parameters in
+            it stay the same objects. That needs `inplace`.
         where: Layers to convert: glob patterns of paths, or a function of path and module; all if None.
         inplace: Change the model itself.
         num_groups: Number of groups; chosen for each layer if None.
@@ -108,9 +109,8 @@ def convert(
         raise UsageError(f"expected a module to convert, found {type(model).__name__}")
     if num_groups is not None and num_groups < 1:
         raise UsageError(f"num_groups is at least 1; got {num_groups}")
-    if optimizer is not None and not inplace:
-        hint = "Pass inplace=True, or make a new optimizer for the converted model."
-        raise UsageError("an optimizer was given, but a copy has parameters of its own", hint=hint)
+    if optimizer is not None:
+        _check_optimizer(model, optimizer, inplace)
     conversion = find_conversion(spec)(num_groups)
     _refuse_unfit(model)
     subject = model if inplace else _copied(model)
@@ -119,7 +119,7 @@ def convert(
     keys = list(subject.state_dict())
 
     plan, refused = _plan(subject, conversion, where, example)
-    paths, was = paths_of(subject), {id(p) for p in subject.parameters()}
+    paths = paths_of(subject)
     replaced = tuple(
         Replacement(place.path, repr(place.module), repr(new), tuple(paths[id(place.module)][1:]))
         for place, new in plan
@@ -129,8 +129,6 @@ def convert(
     undo = exchange(subject, {id(place.module): new for place, new in plan})
     result = plan[0][1] if plan and plan[0][0].module is subject else subject
     differences = _differences(result, example, before, undo)
-    if optimizer is not None:
-        _forget(optimizer, was - {id(p) for p in result.parameters()})
     new_keys = set(result.state_dict())
     return ConvertResult(
         model=result,
@@ -166,6 +164,16 @@ def _selected(path: str, module: nn.Module, where: Where | None) -> bool:
         return bool(where(path, module))
     patterns = [where] if isinstance(where, str) else where
     return any(fnmatchcase(path, pattern) for pattern in patterns)
+
+
+def _check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, inplace: bool) -> None:
+    if not inplace:
+        hint = "Pass inplace=True, or make a new optimizer for the converted model."
+        raise UsageError("an optimizer was given, but a copy has parameters of its own", hint=hint)
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if held.isdisjoint(id(parameter) for parameter in model.parameters()):
+        hint = "Was the model copied or moved after the optimizer was made?"
+        raise UsageError("the optimizer holds no parameter of the model", hint=hint)
 
 
 def _refuse_unfit(model: nn.Module) -> None:
@@ -237,11 +245,3 @@ def _verdict(conversion: Conversion, replaced: Sequence[Replacement], refused: S
     if not replaced:
         return "refused" if refused else "exact"
     return "exact" if conversion.exact else "approximate"
-
-
-def _forget(optimizer: torch.optim.Optimizer, gone: set[int]) -> None:
-    """Take parameters that are no longer in the model out of the optimizer."""
-    for group in optimizer.param_groups:
-        for parameter in [p for p in group["params"] if id(p) in gone]:
-            optimizer.state.pop(parameter, None)
-        group["params"] = [p for p in group["params"] if id(p) not in gone]

@@ -40,7 +40,7 @@ def cases(draw):
     offset=st.sampled_from([0.0, 3.0, -50.0]),
     seed=st.integers(0, 1000),
 )
-def test_equals_torch(case, dtype, eps, affine, offset, seed):  # noqa: PLR0917
+def test_equals_torch(case, dtype, eps, affine, offset, seed):
     groups, shape = case
     torch.manual_seed(seed)
     own, theirs = pair(groups, shape[1], eps=eps, affine=affine, dtype=dtype)

@@ -59,6 +59,7 @@ class Messy(nn.Module):
         self.extra = nn.Linear(1, 1)
         self.register_parameter("late", nn.Parameter(torch.ones(1)))
         self.drop.eval()
+        self.drop.__class__ = nn.Identity
         self.norm.register_forward_hook(lambda *_: None)
         torch.set_default_dtype(torch.float64)
         torch.set_grad_enabled(False)

@@ -86,6 +86,12 @@ def test_an_optimizer_does_not_fit_a_copy():
         convert(model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
 
 
+def test_an_optimizer_of_another_model():
+    optimizer = torch.optim.SGD(net().parameters(), lr=0.1)
+    with pytest.raises(UsageError, match="holds no parameter of the model"):
+        convert(net(), optimizer=optimizer, inplace=True)
+
+
 def test_state_dict_keys():
     model = net()
     result = convert(model)
