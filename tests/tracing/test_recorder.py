@@ -315,7 +315,7 @@ def test_a_forward_that_raises_says_where() -> None:
 
 
 def test_a_wrong_shape_says_what_torch_said() -> None:
-    with pytest.raises(TraceError, match="shape|dimension|size|mat"):
+    with pytest.raises(TraceError, match=r"shape|dimension|size|mat"):
         recorded(nn.Linear(4, 4), torch.randn(2, 5))
 
 
