@@ -110,7 +110,7 @@ def _materialized(model: nn.Module, example: ExampleInputs) -> nn.Module:
     """A copy of a model with lazy layers, whose first forward has set their shapes."""
     try:
         # torch cannot copy lazy tensors; a new one of the same kind is as good.
-        lazy = [t for t in (*model.parameters(), *model.buffers()) if nn.parameter.is_lazy(t)]
+        lazy: list[Any] = [t for t in (*model.parameters(), *model.buffers()) if nn.parameter.is_lazy(t)]
         copied = copy.deepcopy(model, {id(t): type(t)(device=t.device, dtype=t.dtype) for t in lazy})
         with torch.no_grad():
             copied(*example.args, **example.kwargs)
