@@ -39,8 +39,9 @@ def _collect(source: object, found: dict[str, type[Rule]]) -> None:
     values = [source] if isinstance(source, type) else list(vars(source).values())
     for value in values:
         if isinstance(value, type) and issubclass(value, Rule) and value is not Rule:
-            if found.setdefault(value.code, value) is not value:
-                raise ConfigError(f"two rules have the code {value.code}: {found[value.code]} and {value}")
+            known = found.setdefault(value.code, value)
+            if known is not value:
+                raise ConfigError(f"two rules have the code {value.code}: {known} and {value}")
 
 
 def find_rule(key: str) -> type[Rule] | None:

@@ -44,7 +44,8 @@ def test_what_other_rules_say_about_good_examples():
             report = check_source(source)
             assert not report.problems, (rule.code, number, report.problems)
             found = sorted(
-                f"{finding.code} {finding.severity} {', '.join(finding.modules)}" for finding in report.findings
+                f"{finding.code} {finding.severity} {', '.join(finding.modules)}"
+                for finding in report.findings
             )
             lines.append(f"{rule.code} example {number} ({role}): " + ("; ".join(found) or "nothing"))
     text = "\n".join(lines) + "\n"

@@ -140,7 +140,7 @@ class InplaceOverwritesSkip(Rule):
             return None  # a part was overwritten, and other parts may be read
         for alias in cls._old_names(graph, node, memory):
             for reader in graph.users(alias):
-                if reader.index > node.index and not cls._unmoved(graph, node, reader):
+                if reader.index > node.index and not cls._unmoved(node, reader):
                     return reader
         return None
 
@@ -168,11 +168,9 @@ class InplaceOverwritesSkip(Rule):
         return keeps(node, source)
 
     @staticmethod
-    def _unmoved(graph: Graph, node: Node, reader: Node) -> bool:
-        """Does the late reader give the same result for the overwritten tensor?"""
-        if reader.kind in ("setitem", "detach", "getattr") or reader.mutates == node.mutates != None:  # noqa: E711
-            return absorbs(reader, node) or reader.kind in ("setitem", "detach", "getattr")
-        return absorbs(reader, node)
+    def _unmoved(node: Node, reader: Node) -> bool:
+        """Is the change meant (a write into the old name), or of no consequence for this reader?"""
+        return reader.kind == "setitem" or absorbs(reader, node)
 
     def _report(self, graph: Graph, node: Node, reader: Node) -> Finding:
         module = owner(graph, node)

@@ -133,7 +133,7 @@ class BatchnormMomentum(Rule):
             return "outside of 0 to 1 the running statistics are no average, and the variance can be negative"
         if momentum == 0:
             return "the running statistics never move from their initial values"
-        return f"in PyTorch the running statistics then cover about {1 / momentum:.2g} batches"
+        return f"in PyTorch the running statistics then cover about {1 / momentum:.3g} batches"
 
     @staticmethod
     def _fix(momentum: float) -> Fix:

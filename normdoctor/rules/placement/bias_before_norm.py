@@ -143,11 +143,13 @@ class BiasBeforeNorm(Rule):
         for norm in graph.by_role("norm"):
             if (layer := self._cancelled(graph, norm)) is not None and (bias := bias_of(graph, layer)):
                 cancelled[layer.index] = (norm, bias)
-        done: set[str] = set()
+        wanted = {bias.name for _, bias in cancelled.values() if not bias.aliases}
+        for node in graph.nodes:
+            if node.index not in cancelled:
+                wanted.difference_update(node.parameters)  # read elsewhere
         for index, (norm, bias) in cancelled.items():
-            readers = [node.index for node in graph.nodes if bias.name in node.parameters]
-            if bias.name not in done and not bias.aliases and all(one in cancelled for one in readers):
-                done.add(bias.name)
+            if bias.name in wanted:
+                wanted.remove(bias.name)
                 yield self._report(graph, graph.nodes[index], norm, bias)
 
     @staticmethod
