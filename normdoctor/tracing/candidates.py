@@ -15,7 +15,7 @@ from normdoctor.tracing.building import arguments_for, call
 from normdoctor.tracing.importing import Loaded
 from normdoctor.tracing.origins import Origins
 from normdoctor.tracing.scopes import instances_of
-from normdoctor.tracing.watching import wrapped
+from normdoctor.tracing.watching import Stopped, wrapped
 
 #: How many classes and factories of one file are built.
 MAX_BUILT = 16
@@ -112,6 +112,9 @@ def built(loaded: Loaded, tree: ast.Module, build: Build) -> Survey:
             break
         try:
             model = build(lambda f=factory, a=arguments: call(f, (), a.values))  # type: ignore[misc]
+        except Stopped as stop:
+            survey.failures.append((name, str(stop)))
+            continue
         except Exception as error:
             survey.failures.append((name, f"{type(error).__name__}: {error}"))
             continue

@@ -45,6 +45,14 @@ class Place:
     roots: tuple[Path, ...]
     search: tuple[str, ...]
     installed: bool = False
+    cwd: Path = field(default_factory=Path.cwd)
+
+    def shown(self, path: Path | str) -> str:
+        """A path as it is printed: relative to the working directory when inside it."""
+        full = Path(path).resolve()
+        with contextlib.suppress(ValueError):
+            return full.relative_to(self.cwd).as_posix()
+        return full.as_posix()
 
     @property
     def package(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import random
@@ -34,9 +35,14 @@ _INSTALLED = tuple(
 )
 
 
+@functools.lru_cache(maxsize=8192)
+def _real(path: str) -> str:
+    return os.path.realpath(path)
+
+
 def is_installed(file: str) -> bool:
     """Does this file belong to an installed library or to Python itself?"""
-    real = os.path.realpath(file)
+    real = _real(file)
     return real.startswith(_INSTALLED) or f"{os.sep}site-packages{os.sep}" in real
 
 
@@ -47,9 +53,14 @@ def is_own(module: types.ModuleType | None, roots: Sequence[Path]) -> bool:
         return False
     for file in (getattr(module, "__file__", None), *_folders(module)):
         if isinstance(file, str) and file and not is_installed(file):
-            real = os.path.realpath(file)
-            return any(real.startswith(str(root) + os.sep) or real == str(root) for root in roots)
+            real = _real(file)
+            return any(real.startswith(os.path.join(root, "")) or real == str(root) for root in roots)
     return False
+
+
+def _is_loose(module: types.ModuleType | None) -> bool:
+    """Was this module read from a file that belongs to no installed library, nor to us?"""
+    return is_own(module, (Path(os.sep),))
 
 
 def _folders(module: types.ModuleType | None) -> list[str]:
@@ -79,9 +90,9 @@ class Imports:
         heads = {module.partition(".")[0] for module in self._siblings()} | {
             name.partition(".")[0] for name in self.modules
         }
-        own = [name for name, module in before.items() if is_own(module, self.roots)]
-        for name in own:
-            if name.partition(".")[0] in heads:
+        for name, module in before.items():
+            # also a module of that name from elsewhere, which would be found in place of the target's
+            if name.partition(".")[0] in heads and _is_loose(module):
                 del sys.modules[name]
         sys.modules.update(self.modules)
         sys.path[:] = self.search + [entry for entry in path if entry not in self.search]
@@ -122,6 +133,7 @@ def preserved() -> Iterator[None]:
         stack.enter_context(_signals())
         stack.enter_context(_torch_settings())
         stack.enter_context(warnings.catch_warnings())
+        warnings.filters[:] = [each for each in warnings.filters if each[0] != "error"]  # type: ignore[index]
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         yield
 

@@ -36,8 +36,10 @@ def choose(
     if found:
         return found
 
+    too_long = f"building took more than {seconds:g} s"
+
     def build(make: Callable[[], Any]) -> Any:
-        with time_limit(seconds, lambda frame: loaded.watch.stop("time", "building took too long", frame)):
+        with time_limit(seconds, lambda frame: loaded.watch.stop("time", too_long, frame)):
             return make()
 
     survey = built(loaded, tree, build)

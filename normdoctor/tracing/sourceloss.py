@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -60,12 +61,12 @@ class _Criterion:
 class _Module:
     """What holds for the whole file: imports, classes, loss objects, squashing layers, models."""
 
-    def __init__(self, tree: ast.Module) -> None:
+    def __init__(self, tree: ast.Module, models: Iterable[str] = ()) -> None:
         self.known = aliases(tree)
         self.classes = _module_classes(tree)
         self.criteria: dict[str, _Criterion | None] = {}
         self.changes: dict[str, str | None] = {}
-        self.models: set[str] = set()
+        self.models: set[str] = set(models)
         self.parameters = _parameter_names(tree)
         for node in ast.walk(tree):
             if isinstance(node, ast.Assign) and node.value is not None:
@@ -116,10 +117,13 @@ class _Module:
         return CHANGES.get(function) if function and function.islower() else None
 
 
-def losses_in(source: str, file: str) -> tuple[SourceLoss, ...]:
-    """The losses that a file applies to outputs of models, in the order of their lines."""
+def losses_in(source: str, file: str, models: Iterable[str] = ()) -> tuple[SourceLoss, ...]:
+    """The losses that a file applies to outputs of models, in the order of their lines.
+
+    `models` are names that are known to hold models, besides those that the source tells.
+    """
     tree = ast.parse(source)
-    module = _Module(tree)
+    module = _Module(tree, models)
     lines = source.splitlines()
     found: list[SourceLoss] = []
     for body, function, owner in _scopes(tree):

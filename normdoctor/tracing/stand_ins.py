@@ -107,17 +107,17 @@ def filled_memory() -> Iterator[None]:
     """Let torch fill uninitialized memory with NaN, so that forgotten parameters can be seen."""
     from torch.utils import deterministic
 
-    before = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    # the debug mode, because torch.use_deterministic_algorithms imports all of Inductor
+    before = torch.get_deterministic_debug_mode()
     fill = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")
     deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*deterministic.*")
             yield
     finally:
-        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+        torch.set_deterministic_debug_mode(before)
         deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
 
 

@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from normdoctor.tracing.example import ExampleInputs
 from normdoctor.tracing.importing import (
     IMPORT_TIMEOUT,
     Loaded,
+    Place,
     find_place,
     loading,
     read_source,
@@ -156,7 +157,7 @@ def _load_directory(folder: Path, seconds: float) -> list[Target]:
         try:
             targets += _load_file(path, Spec(str(path), path), seconds)
         except TargetError as error:
-            skipped.append(f"skipped {_shown(path)}: {error.message}")
+            skipped.append(f"skipped {path.as_posix()}: {error.message}")
     if not targets:
         hint = "\n  ".join(skipped) or "None of its .py files imports torch."
         raise TargetError(
@@ -188,23 +189,25 @@ def _load_file(file: Path, spec: Spec, seconds: float) -> list[Target]:
         loaded = Loaded(place, ModuleType(place.name), watch, origins, imports, notes)
         enough = named(spec) if spec.parts else lambda seen: bool(instances(seen))
         run_file(place, source, loaded, seconds=seconds, enough=enough)
-        stopped = _stop_note(watch)
-        found = choose(loaded, source[1], spec, seconds, shown=_shown(file), stopped=stopped)
+        stopped = _stop_note(watch, place)
+        found = choose(loaded, source[1], spec, seconds, shown=place.shown(file), stopped=stopped)
         return _targets(loaded, found, spec, stopped)
 
 
-def _stop_note(watch: Watch) -> str | None:
+def _stop_note(watch: Watch, place: Place) -> str | None:
     if not watch.ended:
         return None
-    where = f" at {_shown_line(watch.where)}" if watch.where else ""
+    file, _, line = (watch.where or "").rpartition(":")
+    where = f" at {place.shown(file)}:{line}" if watch.where else ""
     return f"the import stopped{where}: {watch.reason}"
 
 
 def _targets(loaded: Loaded, found: list[Candidate], spec: Spec, stopped: str | None) -> list[Target]:
     place = loaded.place
-    prefix = spec.module or _shown(place.file)
+    prefix = spec.module or place.shown(place.file)
     files = _files(loaded)
-    losses = [loss for file in files for loss in losses_of(file)]
+    models = [name for name, value in loaded.namespace.items() if isinstance(value, nn.Module)]
+    losses = [loss for file in files for loss in losses_of(file, models)]
     optimizers = loaded.optimizers()
     targets = []
     for item in found:
@@ -255,10 +258,10 @@ def _files(loaded: Loaded) -> tuple[str, ...]:
     return (str(loaded.place.file), *others)
 
 
-def losses_of(file: str) -> tuple[SourceLoss, ...]:
+def losses_of(file: str, models: Iterable[str] = ()) -> tuple[SourceLoss, ...]:
     """The losses that a file applies; none where it cannot be read."""
     try:
-        return losses_in(Path(file).read_text(encoding="utf-8"), file)
+        return losses_in(Path(file).read_text(encoding="utf-8"), file, models)
     except (OSError, SyntaxError, ValueError):
         return ()
 
@@ -272,19 +275,6 @@ def _inputs(loaded: Loaded, item: Candidate) -> ExampleInputs | None:
         if module is not None and (called := loaded.watch.called(module)) is not None:
             return ExampleInputs(*called, source="captured", note="the file's own first call of the model")
     return declared_in_file(loaded.namespace, ("inputs",)) or declared_by_model(item.model)
-
-
-def _shown(path: Path | str) -> str:
-    """A path as it is printed: relative to the working directory when inside it."""
-    full = Path(path).resolve()
-    with contextlib.suppress(ValueError):
-        return full.relative_to(Path.cwd()).as_posix()
-    return full.as_posix()
-
-
-def _shown_line(where: str) -> str:
-    file, _, line = where.rpartition(":")
-    return f"{_shown(file)}:{line}"
 
 
 def _module_file(spec: Spec) -> Path:

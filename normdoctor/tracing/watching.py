@@ -90,7 +90,7 @@ class Watch:
         if own:
             self.where = f"{own[-1][0].f_code.co_filename}:{own[-1][1]}"
         self.scopes = [
-            (frame.f_code.co_name, dict(frame.f_locals))
+            (frame.f_code.co_name, _variables(frame))
             for frame, _ in own
             if frame.f_code.co_name != "<module>"
         ]
@@ -105,6 +105,16 @@ class Watch:
         """The arguments of the first outermost call of `module`."""
         entry = self.calls.get(id(module))
         return entry[1:] if entry is not None and entry[0] is module else None
+
+
+def _variables(frame: FrameType) -> dict[str, Any]:
+    """The local variables of a frame; a module that its `__init__` is still building is left out."""
+    variables = dict(frame.f_locals)
+    if frame.f_code.co_name == "__init__" and frame.f_code.co_argcount:
+        first = frame.f_code.co_varnames[0]
+        if isinstance(variables.get(first), nn.Module):
+            del variables[first]
+    return variables
 
 
 @contextmanager
