@@ -45,6 +45,13 @@ _ENTERED = (
 
 META_KEY = "normdoctor"
 
+#: Methods of tensors by the function that they are: some (`__pow__`) carry another's name.
+_METHODS = {
+    method: name
+    for name in sorted(dir(torch.Tensor), reverse=True)
+    if callable(method := getattr(torch.Tensor, name)) and not isinstance(method, type)
+}
+
 
 @dataclass(slots=True)
 class Call:
@@ -173,8 +180,8 @@ class Recorder(TorchFunctionMode):
             found = ("call_function", operator.getitem)
         elif name in VALUE_CALLS - {"nonzero", "unique", "masked_select", "bincount", "argwhere"}:
             found = ("ignore", func)
-        elif getattr(torch.Tensor, name, None) is func:
-            found = ("call_method", name)
+        elif (method := _METHODS.get(func)) is not None:
+            found = ("call_method", method)
         else:
             found = ("call_function", func)
         self._methods[func] = found
