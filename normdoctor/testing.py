@@ -61,6 +61,7 @@ _KIND_OF = {
     "ReLU": "relu",
     "Sigmoid": "sigmoid",
     "Softmax": "softmax",
+    "Softmax2d": "softmax",
     "Dropout": "dropout",
     "Identity": "identity",
     "MaxPool2d": "max_pool2d",

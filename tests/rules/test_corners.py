@@ -262,6 +262,34 @@ class TestLinearAfterLinear:
             z = build.layer("b", "Conv2d", y, shape=(2, 8, 8, 8), weight=(8, 8, 3, 3), **config)
             assert len(codes("ND301", build.graph(z))) == (not special)
 
+    def test_silent_for_the_same_layer_again_and_beside_depthwise_convolutions(self):
+        build = FactsBuilder()
+        x = build.input(4, 8)
+        y = build.layer("a", "Linear", x, shape=(4, 8), weight=(8, 8))
+        y = build.layer("a", "Linear", y, shape=(4, 8))
+        assert not codes("ND301", build.graph(y))
+        for first, last in (("Conv2d", "Linear"), ("Linear", "Conv2d")):
+            build = FactsBuilder()
+            y = build.input(2, 8, 8, 8)
+            for name, kind, groups in (
+                ("a", first, 8),
+                ("b", "Conv2d", 1),
+                ("c", "Conv2d", 1),
+                ("d", last, 8),
+            ):
+                if kind == "Conv2d":
+                    y = build.layer(name, kind, y, shape=(2, 8, 8, 8), weight=(8, 8, 1, 1), groups=groups)
+            assert not codes("ND301", build.graph(y))
+
+    def test_a_bare_reduction_in_front_of_a_spatial_convolution_is_meant(self):
+        for norm, found in ((False, 0), (True, 1)):
+            build = FactsBuilder()
+            y = build.layer("a", "Conv2d", build.input(2, 16, 8, 8), shape=(2, 8, 8, 8), weight=(8, 16, 1, 1))
+            if norm:
+                y = build.layer("n", "BatchNorm2d", y, shape=(2, 8, 8, 8), weight=(8,))
+            y = build.layer("b", "Conv2d", y, shape=(2, 8, 8, 8), weight=(8, 8, 3, 3))
+            assert len(codes("ND301", build.graph(y))) == found
+
 
 class TestActivationAfterActivation:
     def severity(self, inner, outer, *between, gate=False):
@@ -292,6 +320,21 @@ class TestActivationAfterActivation:
     def test_through_pooling_and_flatten_but_not_through_a_product(self):
         assert self.severity("relu", "relu", "max_pool2d", "flatten", "dropout") == "info"
         assert self.severity("sigmoid", "sigmoid", "mul") is None
+
+    def test_the_effect_is_said(self):
+        build = FactsBuilder()
+        x = build.op("tanh", build.input(4, 16), shape=(4, 16))
+        (finding,) = codes("ND302", build.graph(build.op("softmax", x, shape=(4, 16))))
+        assert "by a factor of 7.39" in finding.message
+
+    def test_softmax_of_softmax_is_left_to_the_rule_that_knows_the_loss(self):
+        for with_loss, found in ((True, 0), (False, 1)):
+            build = FactsBuilder()
+            x = build.op("softmax", build.input(4, 16), shape=(4, 16))
+            y = build.op("log_softmax", x, shape=(4, 16))
+            if with_loss:
+                build.loss("nll_loss", y)
+            assert len(codes("ND302", build.graph(y))) == found
 
     def test_a_softmax_that_weighs_something(self):
         assert self.severity("relu", "softmax", gate=True) is None
@@ -352,6 +395,63 @@ class TestSoftmaxBeforeCrossEntropy:
         build.loss("cross_entropy", mean)
         assert len(codes("ND310", build.graph(mean))) == 2
 
+    @pytest.mark.parametrize(
+        ("kind", "config", "gain"),
+        [
+            ("mul", {"scalar": 3.0}, 3.0),
+            ("div", {"scalar": 2}, 0.5),
+            ("mul", {}, None),
+            ("add", {"scalar": 1}, 1.0),
+        ],
+    )
+    def test_a_factor_moves_the_bound(self, kind, config, gain):
+        build, _, y = self.start()
+        z = build.op(kind, y, shape=(8, 10), config=config)
+        build.loss("cross_entropy", z)
+        (finding,) = codes("ND310", build.graph(z))
+        bound = None if gain is None else pytest.approx(math.log(1 + 9 * math.exp(-gain)), abs=1e-4)
+        assert finding.evidence.get("least_loss") == bound
+        build, _, y = self.start()
+        z = build.op("mul", y, shape=(8, 10), config={"scalar": 20.0})
+        build.loss("cross_entropy", z)
+        assert not codes("ND310", build.graph(z))
+
+    def test_a_sum_of_two_reaches_further_than_their_mean(self):
+        for summed, gain in ((True, 2.0), (False, 1.0)):
+            build, x, y = self.start()
+            z = build.op("softmax", x, shape=(8, 10), config={"dim": 1})
+            y = build.op("stack", y, z, shape=(8, 2, 10), config={"dim": 1})
+            y = build.op("sum" if summed else "mean", y, shape=(8, 10), config={"dim": [1]})
+            build.loss("cross_entropy", y)
+            found = codes("ND310", build.graph(y))
+            bound = pytest.approx(math.log(1 + 9 * math.exp(-gain)), abs=1e-4)
+            assert [finding.evidence["least_loss"] for finding in found] == [bound, bound]
+
+    def test_a_batch_that_is_put_together(self):
+        for dim, found in ((0, 2), (1, 0)):
+            build, x, y = self.start()
+            z = build.op("softmax", x, shape=(8, 10), config={"dim": 1})
+            y = build.op("cat", y, z, shape=(16, 10) if dim == 0 else (8, 20), config={"dim": dim})
+            build.loss("cross_entropy", y)
+            assert len(codes("ND310", build.graph(y))) == found
+
+    @pytest.mark.parametrize(("dim", "found"), [(1, 1), (2, 0), ([1, 2], 0), (None, 0)])
+    def test_a_mean_over_tokens_keeps_the_classes(self, dim, found):
+        build, _, y = self.start((8, 6, 10), dim=2)
+        y = build.op("mean", y, shape=(8, 10), config={"dim": dim})
+        build.loss("cross_entropy", y)
+        assert len(codes("ND310", build.graph(y))) == found
+
+    @pytest.mark.parametrize(
+        ("kind", "shape", "found"), [("Softmax2d", (2, 5, 8, 8), 1), ("Softmax", (8, 10), 1)]
+    )
+    def test_axes_that_are_not_written(self, kind, shape, found):
+        build = FactsBuilder()
+        x = build.input(*shape)
+        y = build.layer("last", kind, x, shape=shape)
+        build.loss("cross_entropy", y)
+        assert len(codes("ND310", build.graph(y))) == found
+
     def test_a_sum_with_logits_is_no_average(self):
         build, x, y = self.start()
         z = build.op("add", y, x, shape=(8, 10))
@@ -399,6 +499,15 @@ class TestInplace:
     def test_a_whole_view_shares_the_memory_and_a_part_is_left_alone(self):
         assert self.late(views=(4, 4))
         assert not self.late("linear", views=(2, 4))
+
+    def test_dropout_and_parts(self):
+        for p, mutated, found in ((0.5, (2, 8), 1), (0.0, (2, 8), 0), (0.5, (4, 8), 0)):
+            build = FactsBuilder()
+            whole = build.op("conv2d", build.input(2, 8), shape=mutated)
+            part = whole if mutated == (2, 8) else build.op("getitem", whole, shape=(2, 8), view_of=whole)
+            y = build.op("dropout", part, shape=(2, 8), mutates=whole, config={"p": p})
+            out = build.op("add", whole, y, shape=(2, 8))
+            assert len(codes("ND315", build.graph(out))) == found
 
     def test_silent_for_readers_before_the_call(self):
         build = FactsBuilder()

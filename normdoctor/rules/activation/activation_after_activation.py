@@ -31,7 +31,7 @@ class ActivationAfterActivation(Rule):
 
     ## Why is this bad?
     The second activation sees only the range of the first. sigmoid(sigmoid(x)) lies between 0.5 and 0.731
-    and its slope is at most 0.0625; sigmoid(relu(x)) never says less than 0.5; softmax(relu(x)) cannot
+    and its slope stays below 0.06; sigmoid(relu(x)) never says less than 0.5; softmax(relu(x)) cannot
     tell apart the classes with negative scores. Most often one was added in `forward` and another one
     is inside of the layer that is called there.
 
@@ -103,8 +103,8 @@ class ActivationAfterActivation(Rule):
     written by hand (tanh of softplus), and for a softmax whose output weighs something.
 
     ## References
-    - GeoZcx/A-deeply-supervised-image-fusion-network issue 1 and jianlin-cheng/DProQA issue 3: sigmoid of
-      sigmoid. Its range is [sigmoid(0), sigmoid(1)] = [0.5, 0.731]; its slope is s'(s(x)) s'(x) <= 1/16.
+    - jianlin-cheng/DProQA issue 3: a gate that is the sigmoid of a sigmoid. Its range is
+      [sigmoid(0), sigmoid(1)] = [0.5, 0.731]; its slope s'(s(x)) s'(x) is largest at x = -0.12, with 0.059.
     - DepthAnything/Depth-Anything-V2 issue 71: ReLU of ReLU, which is harmless.
     """
 

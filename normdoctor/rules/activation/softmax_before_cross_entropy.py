@@ -9,8 +9,10 @@ from normdoctor.facts import LossFact, Node
 from normdoctor.findings import Applicability, Confidence, Finding, Fix, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule
-from normdoctor.rules.chains import SHUFFLES, axis_before
-from normdoctor.rules.layers import owner
+from normdoctor.rules.mixtures import mixture, softmax_axis
+
+#: Scores that were multiplied by this or more are logits again, with a bound of no weight.
+_SCALED = 5.0
 
 
 class SoftmaxBeforeCrossEntropy(Rule):
@@ -134,10 +136,10 @@ class SoftmaxBeforeCrossEntropy(Rule):
             if not loss.certain and self._ambiguous(graph, taken):
                 continue
             axis = 1 if len(taken.shape) > 1 else 0
-            for node, severity in self._found(graph, taken, axis, loss.kind):
+            for node, severity, gain in self._found(graph, taken, axis, loss.kind):
                 if node.index not in done:
                     done.add(node.index)
-                    yield self._report(graph, node, loss, severity)
+                    yield self._report(graph, node, loss, severity, gain)
 
     @staticmethod
     def _ambiguous(graph: Graph, taken: Node) -> bool:
@@ -146,81 +148,43 @@ class SoftmaxBeforeCrossEntropy(Rule):
         return any(len(node.shape) == len(taken.shape) for node in others)
 
     @classmethod
-    def _found(cls, graph: Graph, taken: Node, axis: int, kind: str) -> Iterator[tuple[Node, Severity]]:
-        sources = cls._sources(graph, taken, axis)
-        if sources is None:
+    def _found(
+        cls, graph: Graph, taken: Node, axis: int, kind: str
+    ) -> Iterator[tuple[Node, Severity, float | None]]:
+        """Each softmax in what the loss takes, how wrong that is, and the weight of all together."""
+        mix = mixture(graph, taken, axis)
+        if mix is None or (mix.gain or 0) > _SCALED:
             return
-        for node, place in sources:
+        for node, place in mix.parts:
             if node.kind == "softmax" and kind == "cross_entropy":
-                yield node, Severity.ERROR
+                yield node, Severity.ERROR, mix.gain
             elif node.kind == "log_softmax":
-                inner = cls._sources(graph, graph.nodes[node.inputs[0]], place) if node.inputs else None
-                doubled = [one for one, _ in inner or () if one.kind == "softmax"]
-                yield from ((one, Severity.ERROR) for one in doubled)
+                inner = mixture(graph, graph.nodes[node.inputs[0]], place)
+                doubled = [one for one, _ in inner.parts if one.kind == "softmax"] if inner else []
+                yield from ((one, Severity.ERROR, inner.gain if inner else None) for one in doubled)
                 if not doubled and kind == "cross_entropy":
-                    yield node, Severity.INFO
+                    yield node, Severity.INFO, None
 
-    @classmethod
-    def _sources(cls, graph: Graph, node: Node, axis: int) -> list[tuple[Node, int]] | None:
-        """The softmaxes over `axis` that `node` is an average of; None where anything else goes in."""
-        if node.role == "softmax":
-            return [(node, axis)] if _axis(graph, node) == axis else None
-        before = graph.inputs(node)
-        if not before:
-            return None
-        if graph.transparent(node) and node.kind not in SHUFFLES:
-            moved = axis_before(node, before[0].shape, axis)
-            return None if moved is None else cls._sources(graph, before[0], moved)
-        if node.kind in ("add", "mul", "div") and not node.parameters:
-            if node.kind != "add" and len(before) > 1:
-                return None
-            if any(one.shape != node.shape for one in before):
-                return None
-            return cls._all(graph, before, axis)
-        if node.kind in ("mean", "sum"):
-            reduced = _reduced_axis(node, len(before[0].shape))
-            if reduced is None or (node.kind == "sum" and before[0].kind != "stack"):
-                return None
-            kept = len(node.shape) == len(before[0].shape)
-            return cls._sources(graph, before[0], axis if kept or axis < reduced else axis + 1)
-        if node.kind == "stack":
-            place = int(node.config.get("dim", 0)) % len(node.shape)
-            return None if axis == place else cls._all(graph, before, axis - (axis > place))
-        if node.kind == "cat":
-            place = int(node.config.get("dim", 0)) % len(node.shape)
-            return None if axis == place else cls._all(graph, before, axis)
-        return None
-
-    @classmethod
-    def _all(cls, graph: Graph, nodes: list[Node], axis: int) -> list[tuple[Node, int]] | None:
-        found: list[tuple[Node, int]] = []
-        for node in nodes:
-            sources = cls._sources(graph, node, axis)
-            if sources is None:
-                return None
-            found += sources
-        return found
-
-    def _report(self, graph: Graph, node: Node, loss: LossFact, severity: Severity) -> Finding:
-        axis = _axis(graph, node)
+    def _report(
+        self, graph: Graph, node: Node, loss: LossFact, severity: Severity, gain: float | None
+    ) -> Finding:
+        axis = softmax_axis(graph, node)
         classes = node.shape[axis] if axis is not None else 0
-        least = math.log1p((classes - 1) / math.e)
         confidence = Confidence.HIGH if loss.certain else Confidence.MEDIUM
         if not loss.certain and not graph.facts.training:
             confidence = Confidence.LOW  # evaluation may end in a softmax that training does not have
+        evidence: dict[str, float] = {"classes": classes}
+        takes = "log_softmax and nll_loss" if loss.kind == "nll_loss" else loss.kind
         if severity is Severity.INFO:
             text = (
                 "log_softmax {modules} goes into cross entropy, which applies it again: that changes nothing"
             )
-            evidence: dict[str, float] = {"classes": classes}
         else:
-            text = (
-                f"softmax {{modules}} goes into {loss.kind}, which expects logits: with {classes} classes "
-                f"the loss cannot fall below {least:.3f}"
-            )
-            evidence = {"classes": classes, "least_loss": round(least, 4)}
-            if loss.kind == "nll_loss":
-                text = text.replace("nll_loss, which expects logits", "log_softmax")
+            text = f"softmax {{modules}} goes into {takes}, where logits are expected"
+            if gain is not None:
+                least = math.log1p((classes - 1) * math.exp(-gain))
+                evidence["least_loss"] = round(least, 4)
+                text += f": with {classes} classes the loss cannot fall below {least:.3f}"
         return self.finding(
             graph,
             text,
@@ -231,28 +195,3 @@ class SoftmaxBeforeCrossEntropy(Rule):
             related=(("the loss", loss.location),),
             fix=Fix(title="Drop it and let the loss take the logits", applicability=Applicability.UNSAFE),
         )
-
-
-def _axis(graph: Graph, node: Node) -> int | None:
-    """The axis that a softmax runs over, counted from 0."""
-    rank = len(node.shape)
-    if not rank:
-        return None
-    dim = node.config.get("dim")
-    if not isinstance(dim, int):
-        module = owner(graph, node)
-        planes = module is not None and module.type == "Softmax2d"
-        dim = -3 if planes else _implicit_axis(rank)
-    return dim % rank
-
-
-def _implicit_axis(rank: int) -> int:
-    """The axis that torch takes for `dim=None`."""
-    return 0 if rank in (0, 1, 3) else 1
-
-
-def _reduced_axis(node: Node, rank: int) -> int | None:
-    dim = node.config.get("dim")
-    if isinstance(dim, list | tuple) and len(dim) == 1:
-        dim = dim[0]
-    return dim % rank if isinstance(dim, int) and not isinstance(dim, bool) and rank else None

@@ -83,7 +83,7 @@ class DropoutBeforeBatchnorm(Rule):
 
     ## References
     - Li, Chen, Hu and Yang, 2019, "Understanding the Disharmony between Dropout and Batch Normalization
-      by Variance Shift", equations 7 to 9. The ratio 1/(1 - p) holds for centred values and is a lower
+      by Variance Shift". The ratio 1/(1 - p) holds for centred values and is a lower
       bound for all others: (E[x^2]/(1-p) - m^2) / (E[x^2] - m^2) >= 1/(1-p).
     """
 

@@ -78,10 +78,10 @@ class SharedBatchnorm(Rule):
     or keeps no running statistics.
 
     ## References
-    - Cooijmans, Ballas, Laurent, Gulcehre and Courville, 2017, "Recurrent Batch Normalization", section 3:
+    - Cooijmans, Ballas, Laurent, Gulcehre and Courville, 2017, "Recurrent Batch Normalization":
       statistics that are shared over time steps do not fit the first steps.
-    - Tan, Pang and Le, 2020, "EfficientDet": heads share convolutions over scales and keep a BatchNorm for
-      each scale.
+    - The reference code of EfficientDet (Tan, Pang and Le, 2020) shares the convolutions of its heads over
+      all scales and keeps a BatchNorm for each scale.
     """
 
     code = "ND105"

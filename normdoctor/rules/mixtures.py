@@ -1,0 +1,114 @@
+"""Averages of softmaxes: which softmaxes a tensor is made of, and how large its entries can get."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from normdoctor.facts import Node
+from normdoctor.graph import Graph
+from normdoctor.rules.chains import SHUFFLES, axis_before
+from normdoctor.rules.layers import number, owner
+
+
+class Mixture(NamedTuple):
+    """Softmaxes, each with the axis that stands for the classes there, and the sum of the weights.
+
+    `gain` is None where a factor is not known.
+    """
+
+    parts: tuple[tuple[Node, int], ...]
+    gain: float | None
+
+
+def mixture(graph: Graph, node: Node, axis: int) -> Mixture | None:
+    """What softmaxes over `axis` the node is a weighted sum of; None where anything else goes in."""
+    if node.role == "softmax":
+        return Mixture(((node, axis),), 1.0) if softmax_axis(graph, node) == axis else None
+    before = graph.inputs(node)
+    if not before or node.parameters:
+        return None
+    if graph.transparent(node) and node.kind not in SHUFFLES:
+        moved = axis_before(node, before[0].shape, axis)
+        return None if moved is None else mixture(graph, before[0], moved)
+    if node.kind in ("add", "mul", "div"):
+        return _combined(graph, node, before, axis)
+    if node.kind == "mean" or (node.kind == "sum" and before[0].kind == "stack"):
+        return _reduced(graph, node, before[0], axis)
+    if node.kind in ("stack", "cat"):
+        place = _axis(node.config.get("dim", 0), len(node.shape))
+        if place is None or place == axis:
+            return None
+        inner = axis - (node.kind == "stack" and axis > place)
+        found = _each(graph, before, inner)
+        return found and Mixture(found.parts, _largest(graph, before, inner))
+    return None
+
+
+def _combined(graph: Graph, node: Node, before: Sequence[Node], axis: int) -> Mixture | None:
+    if len(before) > 1 and node.kind != "add":
+        return None
+    if any(one.shape != node.shape for one in before):
+        return None
+    found = _each(graph, before, axis)
+    if found is None or node.kind == "add":
+        return found
+    factor = number(node.config.get("scalar"))
+    if factor is None or found.gain is None or factor <= 0:
+        return Mixture(found.parts, None)
+    return Mixture(found.parts, found.gain * factor if node.kind == "mul" else found.gain / factor)
+
+
+def _reduced(graph: Graph, node: Node, before: Node, axis: int) -> Mixture | None:
+    rank = len(before.shape)
+    dim = node.config.get("dim")
+    if isinstance(dim, list | tuple) and len(dim) == 1:
+        dim = dim[0]
+    place = _axis(dim, rank)
+    if place is None:
+        return None
+    inner = axis if len(node.shape) == rank or axis < place else axis + 1
+    found = None if inner == place else mixture(graph, before, inner)
+    if found is None or node.kind == "mean" or found.gain is None:
+        return found
+    return Mixture(found.parts, found.gain * before.shape[place])
+
+
+def _each(graph: Graph, nodes: Sequence[Node], axis: int) -> Mixture | None:
+    """The sum of several nodes, every one of which must be a mixture."""
+    parts: list[tuple[Node, int]] = []
+    gain: float | None = 0.0
+    for node in nodes:
+        found = mixture(graph, node, axis)
+        if found is None:
+            return None
+        parts += found.parts
+        gain = None if gain is None or found.gain is None else gain + found.gain
+    return Mixture(tuple(parts), gain)
+
+
+def _largest(graph: Graph, nodes: Sequence[Node], axis: int) -> float | None:
+    gains = [found.gain for node in nodes if (found := mixture(graph, node, axis)) is not None]
+    return max(gain for gain in gains if gain is not None) if None not in gains else None
+
+
+def softmax_axis(graph: Graph, node: Node) -> int | None:
+    """The axis that a softmax runs over, counted from 0."""
+    rank = len(node.shape)
+    dim = node.config.get("dim")
+    if not isinstance(dim, int):
+        module = owner(graph, node)
+        planes = module is not None and module.type == "Softmax2d"
+        dim = -3 if planes else _implicit(rank)
+    return _axis(dim, rank)
+
+
+def _implicit(rank: int) -> int:
+    """The axis that torch takes for `dim=None`."""
+    return 0 if rank in (0, 1, 3) else 1
+
+
+def _axis(dim: object, rank: int) -> int | None:
+    if isinstance(dim, bool) or not isinstance(dim, int) or not -rank <= dim < rank:
+        return None
+    return dim % rank
