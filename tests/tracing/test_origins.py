@@ -187,10 +187,8 @@ def test_only_unique_assignments_are_believed(imported: Callable[..., Any]) -> N
 
 def test_a_model_without_source_has_no_origin() -> None:
     namespace: dict[str, Any] = {"nn": nn}
-    exec(
     lines = ["class Net(nn.Module):", " def __init__(self):", "  super().__init__()", "  self.a = nn.ReLU()"]
-        namespace,
-    )
+    exec("\n".join(lines), namespace)
     assert origins_for(namespace["Net"]()) == {}
     assert origins_for(nn.Sequential(nn.ReLU())) == {}
 
