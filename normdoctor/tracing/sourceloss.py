@@ -294,9 +294,18 @@ class _Scope:
                 inner = name.removeprefix(head + ".")
                 return _Value((self.owner or "") if inner == passes else f"{self.owner}.{inner}")
         if name not in self.module.models:
-            return None
+            return self._parameter_call(name)
         renamed = self.module.parameters.get((self.function.name if self.function else "", name), name)
         return _Value(renamed.rpartition(".")[2] if head and name.startswith(head + ".") else renamed)
+
+    def _parameter_call(self, name: str) -> _Value | None:
+        """The output of a model that the function was given: `def step(net: Net, x): loss(net(x), y)`."""
+        for parameter in self.function.args.args if self.function else ():
+            if parameter.arg == name:
+                kind = dotted(parameter.annotation) if parameter.annotation is not None else None
+                known = (self.function.name if self.function else "", name)
+                return _Value(kind if kind in self.module.classes else self.module.parameters.get(known, name))
+        return None
 
     def _location(self, node: ast.expr) -> Location:
         end_line, end = node.end_lineno or node.lineno, node.end_col_offset or 0
