@@ -87,7 +87,7 @@ def from_object(obj: Any, name: str | None = None) -> Target:
     if isinstance(obj, str | os.PathLike):
         return _single(load(os.fspath(obj)))
     if isinstance(obj, torch.export.ExportedProgram):
-        return Target(name or "ExportedProgram", obj.module(), notes=("taken from an ExportedProgram",))
+        return _exported(obj, name)
     origins: Origins | None = None
     notes: list[str] = []
     label: str = name or ""
@@ -107,6 +107,16 @@ def from_object(obj: Any, name: str | None = None) -> Target:
         notes=tuple(notes),
         scripted=isinstance(model, torch.jit.ScriptModule),
     )
+
+
+def _exported(program: torch.export.ExportedProgram, name: str | None) -> Target:
+    """The module of an ExportedProgram, with the inputs that it was exported with."""
+    inputs = None
+    if program.example_inputs is not None:
+        args, kwargs = program.example_inputs
+        inputs = ExampleInputs(tuple(args), dict(kwargs), "declared", "those of the ExportedProgram")
+    label = name or "ExportedProgram"
+    return Target(label, program.module(), inputs=inputs, notes=("taken from an ExportedProgram",))
 
 
 def _built_here(factory: Callable[..., Any], label: str) -> tuple[nn.Module, Origins, str]:
