@@ -11,9 +11,10 @@ from torch import fx, nn
 from normdoctor.facts import Facts, InputFact, LossFact, ModuleFact, Node, ParameterFact, TensorFact
 from normdoctor.tracing import frames, roles
 from normdoctor.tracing.origins import Origin
-from normdoctor.tracing.recorder import META_KEY, Call, is_leaf_type
+from normdoctor.tracing.recorder import is_leaf_type
 from normdoctor.tracing.recording import Recording
 from normdoctor.tracing.state import Inventory
+from normdoctor.tracing.tape import META_KEY, Call
 
 #: Operators that read a tensor only for its shape, type or device; they carry no values.
 _SHAPE_ONLY = frozenset(

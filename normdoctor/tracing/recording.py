@@ -148,14 +148,14 @@ def _attempt(
                 if loss is not None:
                     loss(result, stand.value)
             found = list(output_tensors(result))
-            recorder.output([tensor for _, tensor in found])
+            recorder.tape.output([tensor for _, tensor in found])
         except Exception as error:
             raise _AttemptError(error, recorder.value_wanted) from error
-    root = _with_originals(recorder.root, parts)
+    root = _with_originals(recorder.tape.root, parts)
     return Recording(
         model=model,
         parts=parts,
-        graph=recorder.graph,
+        graph=recorder.tape.graph,
         root=root,
         calls=recorder.calls,
         created=recorder.created,
@@ -164,7 +164,7 @@ def _attempt(
         input_names=tuple(names),
         output_names=tuple(name for name, _ in found),
         training=mode,
-        unknown=recorder.unknown,
+        unknown=recorder.tape.unknown,
     )
 
 
@@ -181,7 +181,7 @@ def _placeholders(
     def put(value: Any, name: str) -> Any:
         if isinstance(value, torch.Tensor):
             carried = stand(value)
-            recorder.placeholder(name, carried)
+            recorder.tape.placeholder(name, carried)
             names.append(name)
             return carried
         if isinstance(value, list | tuple):
