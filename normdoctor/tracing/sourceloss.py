@@ -11,15 +11,11 @@ from normdoctor.facts import Location
 from normdoctor.tracing.lossnames import (
     CHANGES,
     KEEPS,
-    LOSS_CLASSES,
-    LOSS_FUNCTIONS,
-    aliases,
     dotted,
     literal_keywords,
     torch_name,
 )
-
-_Function = ast.FunctionDef | ast.AsyncFunctionDef
+from normdoctor.tracing.sourcefile import Function, SourceFile
 
 
 @dataclass(frozen=True)
@@ -50,95 +46,38 @@ class _Value:
     name: str | None = None
 
 
-@dataclass(frozen=True)
-class _Criterion:
-    """A loss object that a name stands for."""
-
-    kind: str
-    config: dict[str, Any]
-
-
-class _Module:
-    """What holds for the whole file: imports, classes, loss objects, squashing layers, models."""
-
-    def __init__(self, tree: ast.Module, models: Iterable[str] = ()) -> None:
-        self.known = aliases(tree)
-        self.classes = _module_classes(tree)
-        self.criteria: dict[str, _Criterion | None] = {}
-        self.changes: dict[str, str | None] = {}
-        self.models: set[str] = set(models)
-        self.parameters = _parameter_names(tree)
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Assign) and node.value is not None:
-                for target in node.targets:
-                    self._bind(target, node.value)
-            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                owner = dotted(node.func.value)
-                if owner and node.func.attr in ("parameters", "train", "eval", "named_parameters"):
-                    self.models.add(owner)
-
-    def _bind(self, target: ast.expr, value: ast.expr) -> None:
-        name = dotted(target)
-        call = _bare_call(value)
-        if name is None or call is None:
-            return
-        made = torch_name(call.func, self.known)
-        if made in LOSS_CLASSES:
-            criterion = _Criterion(LOSS_CLASSES[made], literal_keywords(call))
-            same = self.criteria.get(name, criterion) == criterion
-            self.criteria[name] = criterion if same else None
-        elif made in CHANGES and made[:1].isupper():
-            self.changes[name] = (
-                CHANGES[made] if self.changes.get(name, CHANGES[made]) == CHANGES[made] else None
-            )
-        elif isinstance(call.func, ast.Name) and call.func.id in self.classes:
-            self.models.add(name)
-
-    def criterion(self, func: ast.expr) -> _Criterion | None:
-        """The loss that a called expression stands for: a name, a constructor, a function."""
-        if isinstance(func, ast.Call):
-            made = torch_name(func.func, self.known)
-            return _Criterion(LOSS_CLASSES[made], literal_keywords(func)) if made in LOSS_CLASSES else None
-        name = dotted(func)
-        if name in self.criteria:
-            return self.criteria[name]
-        function = torch_name(func, self.known)
-        return _Criterion(function, {}) if function in LOSS_FUNCTIONS else None
-
-    def change(self, func: ast.expr) -> str | None:
-        """The function that a call applies to values: softmax, sigmoid, ..."""
-        if isinstance(func, ast.Call):
-            made = torch_name(func.func, self.known)
-            return CHANGES.get(made) if made else None
-        name = dotted(func)
-        if name in self.changes:
-            return self.changes[name]
-        function = torch_name(func, self.known)
-        return CHANGES.get(function) if function and function.islower() else None
-
-
 def losses_in(source: str, file: str, models: Iterable[str] = ()) -> tuple[SourceLoss, ...]:
     """The losses that a file applies to outputs of models, in the order of their lines.
 
     `models` are names that are known to hold models, besides those that the source tells.
     """
     tree = ast.parse(source)
-    module = _Module(tree, models)
+    module = SourceFile(tree, models)
     lines = source.splitlines()
     found: list[SourceLoss] = []
     for body, function, owner in _scopes(tree):
         scope = _Scope(module, function, owner, file, lines)
         scope.run(body)
         found += scope.finish()
+    if not found:
+        found = _only_built(module, _Scope(module, None, None, file, lines))
     unique = {(loss.location, loss.kind): loss for loss in found}
     return tuple(sorted(unique.values(), key=lambda loss: loss.location))
+
+
+def _only_built(module: SourceFile, scope: _Scope) -> list[SourceLoss]:
+    """The loss that a file builds and hands to somebody else (a trainer), when it builds just one."""
+    if len(module.built) != 1:
+        return []
+    criterion, call = module.built[0]
+    return [SourceLoss(criterion.kind, scope.location(call), config=criterion.config)]
 
 
 class _Scope:
     """Follows model outputs through the statements of one function or of the top level."""
 
     def __init__(
-        self, module: _Module, function: _Function | None, owner: str | None, file: str, lines: list[str]
+        self, module: SourceFile, function: Function | None, owner: str | None, file: str, lines: list[str]
     ) -> None:
         self.module, self.function, self.owner = module, function, owner
         self.file, self.lines = file, lines
@@ -166,7 +105,7 @@ class _Scope:
         return [replace(loss, argument=places[name]) for loss, name in self.found if name in places]
 
     def _statement(self, statement: ast.stmt) -> None:
-        if isinstance(statement, _Function | ast.ClassDef):
+        if isinstance(statement, Function | ast.ClassDef):
             return
         for part in ast.iter_child_nodes(statement):
             if isinstance(part, ast.expr):
@@ -225,7 +164,7 @@ class _Scope:
                 continue
             loss = SourceLoss(
                 kind=criterion.kind,
-                location=self._location(node),
+                location=self.location(node),
                 model=value.model,
                 argument=None if self.inside else value.argument,
                 config={**criterion.config, **literal_keywords(node)},
@@ -304,10 +243,13 @@ class _Scope:
             if parameter.arg == name:
                 kind = dotted(parameter.annotation) if parameter.annotation is not None else None
                 known = (self.function.name if self.function else "", name)
-                return _Value(kind if kind in self.module.classes else self.module.parameters.get(known, name))
+                return _Value(
+                    kind if kind in self.module.classes else self.module.parameters.get(known, name)
+                )
         return None
 
-    def _location(self, node: ast.expr) -> Location:
+    def location(self, node: ast.expr) -> Location:
+        """The span of an expression, columns in characters."""
         end_line, end = node.end_lineno or node.lineno, node.end_col_offset or 0
         return Location(
             self.file,
@@ -321,13 +263,13 @@ class _Scope:
         return len(self.lines[line - 1].encode()[:offset].decode(errors="ignore")) + 1
 
 
-def _scopes(tree: ast.Module) -> list[tuple[list[ast.stmt], _Function | None, str | None]]:
+def _scopes(tree: ast.Module) -> list[tuple[list[ast.stmt], Function | None, str | None]]:
     """The top level and every function, with the class that it is a method of."""
-    found: list[tuple[list[ast.stmt], _Function | None, str | None]] = [(tree.body, None, None)]
+    found: list[tuple[list[ast.stmt], Function | None, str | None]] = [(tree.body, None, None)]
 
     def visit(node: ast.AST, owner: str | None) -> None:
         for child in ast.iter_child_nodes(node):
-            if isinstance(child, _Function):
+            if isinstance(child, Function):
                 found.append((child.body, child, owner))
                 visit(child, owner)
             elif isinstance(child, ast.ClassDef):
@@ -337,65 +279,6 @@ def _scopes(tree: ast.Module) -> list[tuple[list[ast.stmt], _Function | None, st
 
     visit(tree, None)
     return found
-
-
-def _module_classes(tree: ast.Module) -> dict[str, str | None]:
-    """Classes that derive from a `...Module`, and the one attribute that their forward passes input to."""
-    classes = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
-    found: dict[str, str | None] = {}
-    changed = True
-    while changed:
-        changed = False
-        for name, node in classes.items():
-            bases = [(dotted(base) or "").rpartition(".")[2] for base in node.bases]
-            if name not in found and any(base.endswith("Module") or base in found for base in bases):
-                found[name] = _passes_to(node)
-                changed = True
-    return found
-
-
-def _passes_to(definition: ast.ClassDef) -> str | None:
-    """`net` where forward is `return self.net(...)`."""
-    for method in definition.body:
-        if isinstance(method, _Function) and method.name == "forward":
-            last = method.body[-1]
-            call = last.value if isinstance(last, ast.Return) else None
-            name = dotted(call.func) if isinstance(call, ast.Call) else None
-            if name and name.startswith("self.") and len(method.body) == 1:
-                return name.removeprefix("self.")
-    return None
-
-
-def _parameter_names(tree: ast.Module) -> dict[tuple[str, str], str]:
-    """What the parameters of functions are called where they are called from, when that is one name."""
-    functions = {node.name: node for node in tree.body if isinstance(node, _Function)}
-    passed: dict[tuple[str, str], set[str | None]] = {}
-    for node in ast.walk(tree):
-        if (
-            not isinstance(node, ast.Call)
-            or not isinstance(node.func, ast.Name)
-            or node.func.id not in functions
-        ):
-            continue
-        names = [argument.arg for argument in functions[node.func.id].args.args]
-        given = [*zip(names, node.args, strict=False), *((word.arg, word.value) for word in node.keywords)]
-        for name, value in given:
-            if name is not None:
-                passed.setdefault((node.func.id, name), set()).add(dotted(value))
-    return {key: name for key, names_ in passed.items() if len(names_) == 1 and (name := next(iter(names_)))}
-
-
-def _bare_call(value: ast.expr) -> ast.Call | None:
-    """The call inside `Net().to(device)`, `nn.DataParallel(Net())`."""
-    while isinstance(value, ast.Call):
-        inner = value.func.value if isinstance(value.func, ast.Attribute) else None
-        if isinstance(inner, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr in KEEPS:
-            value = inner
-        elif (dotted(value.func) or "").endswith("DataParallel") and value.args:
-            value = value.args[0]
-        else:
-            return value
-    return None
 
 
 def _keyword(call: ast.Call, name: str) -> ast.expr | None:

@@ -205,3 +205,24 @@ def test_imports_decide_what_a_name_means() -> None:
 def test_it_does_not_import_torch() -> None:
     code = "import sys, normdoctor.tracing.sourceloss; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_loss_that_is_built_and_handed_on_counts_when_it_is_the_only_one() -> None:
+    source = (
+        "from torch import nn\nloss_fn = nn.CrossEntropyLoss(label_smoothing=0.1)\ntrainer(net, loss_fn)\n"
+    )
+    (loss,) = losses_in(source, "train.py")
+    assert (loss.kind, loss.model, loss.location.line) == ("cross_entropy", None, 2)
+    assert loss.config == {"label_smoothing": 0.1}
+    assert losses_in(source + "other = nn.NLLLoss()\n", "train.py") == ()
+
+
+def test_a_model_that_a_function_is_given() -> None:
+    source = (
+        "from torch import nn\n"
+        "class Net(nn.Module):\n    pass\n"
+        "criterion = nn.CrossEntropyLoss()\n"
+        "def step(net: Net, x, y):\n    return criterion(net(x), y)\n"
+    )
+    (loss,) = losses_in(source, "train.py")
+    assert (loss.model, loss.location.line) == ("Net", 6)
