@@ -218,3 +218,26 @@ def test_a_module_path_and_what_follows_the_colon(tmp_path: Path, monkeypatch: p
     assert target.model.in_features == 3
     (through,) = load("shop.nets:make('x')")
     assert through.model.in_features == 2
+
+
+def test_after_a_failure_only_definitions_are_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "model.py"
+    path.write_text(
+        "from torch import nn\n"
+        "raise ValueError('no data')\n"
+        "print('a bare call ran')\n"
+        "for _ in range(3):\n    print('a loop ran')\n"
+        "if __name__ != 'other':\n    print('a guard ran')\n"
+        "try:\n    width = 3\nexcept ImportError:\n    width = 4\n"
+        "class Net(nn.Linear):\n    def __init__(self):\n        super().__init__(width, 1)\n"
+    )
+    (target,) = load(str(path))
+    assert target.model.in_features == 3
+    assert "ran" not in capsys.readouterr().err
+
+
+def test_a_warning_of_the_file_does_not_stop_it_where_warnings_are_errors(tmp_path: Path) -> None:
+    path = tmp_path / "model.py"
+    path.write_text("import warnings\nwarnings.warn('old')\nfrom torch import nn\nnet = nn.Linear(2, 2)\n")
+    (target,) = load(str(path))
+    assert target.stopped is None
