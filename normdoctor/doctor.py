@@ -138,7 +138,8 @@ def _check(
     if data is not None:
         from normdoctor.probing import measure
 
-        facts = measure(target.model, data, facts)
+        with target.active():
+            facts = measure(target.model, data, facts)
     if examination.error is not None:
         session.problem(target.name, examination.error)
     session.check(facts, spec)
@@ -147,7 +148,8 @@ def _check(
 def _examined(target: Target, request: Request) -> Examination:
     from normdoctor.tracing.examine import examine
 
-    return examine(target, request)
+    with target.active():
+        return examine(target, request)
 
 
 def _selectors(value: str | Sequence[str] | None) -> tuple[str, ...]:

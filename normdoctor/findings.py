@@ -125,7 +125,7 @@ def masked(paths: tuple[str, ...]) -> str:
 
 
 def _quoted(path: str) -> str:
-    return f"`{path}`" if path else "the model itself"
+    return f"`{path}`" if path else "the model"
 
 
 def fingerprint(code: str, modules: tuple[str, ...], target: str) -> str:

@@ -145,3 +145,8 @@ class Graph:
     def setting(self, node: Node, name: str) -> object:
         """An argument of the node or of the module that it calls (`eps`, `p`, `bias`)."""
         return node.config.get(name)
+
+    @staticmethod
+    def named(node: Node) -> str:
+        """A node in the words of a message: `relu {modules}`, or `relu in {modules}` for a function."""
+        return f"{node.kind} {{modules}}" if node.module is not None else f"{node.kind} in {{modules}}"

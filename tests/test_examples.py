@@ -17,6 +17,16 @@ FILES = sorted((ROOT / "examples").glob("*.py"))
 
 #: Every finding: file, code, severity, module, and how the line that it points at begins.
 FINDINGS = [
+    *(
+        ("faulty_net.py", code, level, f"blocks.{block}.{layer}", line)
+        for block in range(3)
+        for code, level, layer, line in (
+            ("ND101", "info", "conv", "self.conv = nn.Conv2d(width, width, 3, padding=1)"),
+            ("ND201", "error", "norm", "self.norm = nn.BatchNorm2d(width, width)"),
+            ("ND315", "error", "relu", "self.relu = nn.ReLU(inplace=True)"),
+        )
+    ),
+    ("faulty_net.py", "ND310", "error", "", "return torch.softmax(self.head(x), dim=1)"),
     ("lenet_bn.py", "ND101", "info", "classifier.1", "nn.Linear(16 * 5 * 5, 120),"),
     ("lenet_bn.py", "ND101", "info", "classifier.4", "nn.Linear(120, 84),"),
     ("lenet_bn.py", "ND101", "info", "features.0", "nn.Conv2d(1, 6, kernel_size=5, padding=2),"),
@@ -28,6 +38,10 @@ SHOWN = {
     "cnn_instancenorm.py": (
         ["down.0.1 InstanceNorm2d", "blocks.0.norm InstanceNorm2d", "up.2 ReLU", "out Conv2d"],
         ["7 norms: 7 InstanceNorm2d", "54,243 parameters"],
+    ),
+    "faulty_net.py": (
+        ["stem Conv2d", "blocks.2.norm BatchNorm2d", "head Linear"],
+        ["3 norms: 3 BatchNorm2d", "7,674 parameters"],
     ),
     "lenet_bn.py": (
         ["features.1 BatchNorm2d", "features.2 Sigmoid", "classifier.5 BatchNorm1d"],
@@ -78,7 +92,7 @@ def test_check(file):
         for module in f.modules
     }
     assert found == {expected for expected in FINDINGS if expected[0] == file.name}
-    assert report.ok
+    assert report.ok == all(finding.severity == "info" for finding in report.findings)
     assert not report.problems
     assert report.targets[0].recorded == "meta"
     assert [entry.source for entry in report.targets[0].inputs] == ["declared"]

@@ -13,6 +13,8 @@ from normdoctor.tracing.origins import resolve
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+#: Here a recording begins: what called it is not part of the forward.
+_BORDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "recording.py")
 _outside: dict[CodeType, bool] = {}
 
 
@@ -27,8 +29,8 @@ def is_outside(code: CodeType) -> bool:
 
 
 def caller(frame: FrameType | None) -> tuple[CodeType | None, int]:
-    """The innermost frame outside torch and normdoctor, as code and instruction offset."""
-    while frame is not None:
+    """The innermost frame of the forward outside torch and normdoctor, as code and offset."""
+    while frame is not None and frame.f_code.co_filename != _BORDER:
         if is_outside(frame.f_code):
             return frame.f_code, frame.f_lasti
         frame = frame.f_back

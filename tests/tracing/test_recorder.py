@@ -337,3 +337,8 @@ def test_node_meta_uses_the_keys_of_torch_fx() -> None:
     linear = next(node for node in recording.graph.nodes if node.op == "call_module")
     assert tuple(linear.meta["val"].shape) == (3, 2)
     assert list(linear.meta["nn_module_stack"]) == [""]
+
+
+def test_who_asked_for_the_recording_is_not_the_place_of_a_call() -> None:
+    nodes = graph_of(recorded(nn.Sequential(nn.Linear(4, 2)), torch.randn(3, 4))).nodes
+    assert nodes[1].location is None

@@ -59,7 +59,7 @@ def _remarks(finding: Finding, style: Style, several: bool) -> list[str]:
     remarks = []
     if several and finding.target:
         remarks.append(f"target: {style.clean(finding.target)}")
-    if named := [path or "the model itself" for path in finding.modules]:
+    if named := [path or "the model" for path in finding.modules]:
         more = f" and {len(named) - MAX_MODULES} more" if len(named) > MAX_MODULES else ""
         remarks.append(f"modules: {style.clean(', '.join(named[:MAX_MODULES]))}{more}")
     if finding.help:

@@ -157,12 +157,10 @@ class ActivationAfterActivation(Rule):
         between = next((node.kind for node in passed if node.role == "pool"), "")
         behind = f" (with {between} between)" if between else ""
         if idle:
-            text = (
-                f"{outer.kind} {{modules}} follows {inner.kind}{behind}: the {idle} of the two has no effect"
-            )
+            text = f"{graph.named(outer)} follows {inner.kind}{behind}: the {idle} of the two has no effect"
         else:
             effect = _effect(inner, outer)
-            text = f"{outer.kind} {{modules}} is applied to the output of {inner.kind}{behind}{effect}"
+            text = f"{graph.named(outer)} is applied to the output of {inner.kind}{behind}{effect}"
         return self.finding(
             graph,
             text,

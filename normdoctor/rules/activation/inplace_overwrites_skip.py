@@ -178,7 +178,7 @@ class InplaceOverwritesSkip(Rule):
         by = f"`{reader.module}`" if reader.module is not None else reader.kind
         return self.finding(
             graph,
-            f"{node.kind} {{modules}} overwrites its input, which {by} reads afterwards and finds changed",
+            f"{graph.named(node)} overwrites its input, which {by} reads afterwards and finds changed",
             node=node,
             evidence={"reader": graph.label(reader), "reader_kind": reader.kind},
             related=(("reads the overwritten tensor", reader.location),),

@@ -177,10 +177,10 @@ class SoftmaxBeforeCrossEntropy(Rule):
         takes = "log_softmax and nll_loss" if loss.kind == "nll_loss" else loss.kind
         if severity is Severity.INFO:
             text = (
-                "log_softmax {modules} goes into cross entropy, which applies it again: that changes nothing"
+                f"{graph.named(node)} goes into cross entropy, which applies it again: that changes nothing"
             )
         else:
-            text = f"softmax {{modules}} goes into {takes}, where logits are expected"
+            text = f"{graph.named(node)} goes into {takes}, where logits are expected"
             if gain is not None:
                 least = math.log1p((classes - 1) * math.exp(-gain))
                 evidence["least_loss"] = round(least, 4)
