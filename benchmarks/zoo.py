@@ -33,10 +33,8 @@ from normdoctor.tracing.inputs import as_example
 from normdoctor.tracing.recording import Recording, input_tensors, output_tensors
 from normdoctor.tracing.target import from_object
 
-REPLAY_LIMIT = 2 << 30  # bytes of parameters above which a model is not run with values
 
-
-def run(entry: Entry, *, replay: bool, rules: bool) -> dict[str, Any]:
+def run(entry: Entry, *, replay: float, rules: bool) -> dict[str, Any]:
     """One model through build, the bare forward, recording, replay and the rules."""
     row: dict[str, Any] = {"zoo": entry.zoo, "name": entry.name}
     try:
@@ -81,7 +79,7 @@ def run(entry: Entry, *, replay: bool, rules: bool) -> dict[str, Any]:
         ]
     del examination
     if replay and row.get("recorded"):
-        row["replay"] = replayed(entry, model)
+        row["replay"] = replayed(entry, model, replay)
     return row
 
 
@@ -101,11 +99,11 @@ def bare_forward(model: torch.nn.Module, args: list[Any], kwargs: dict[str, Any]
     return "", 0.0
 
 
-def replayed(entry: Entry, meta_model: torch.nn.Module) -> str:
+def replayed(entry: Entry, meta_model: torch.nn.Module, limit: float) -> str:
     """Build the model with values, record it, and compare the graph's output with the model's."""
-    size = sum(p.numel() * 4 for p in meta_model.parameters())
-    if size > REPLAY_LIMIT:
-        return f"left out: {size / 2**30:.1f} GiB of weights"
+    size = sum(p.numel() * 4 for p in meta_model.parameters()) / 2**30
+    if size > limit:
+        return f"left out: {size:.1f} GiB of weights"
     try:
         torch.manual_seed(0)
         model = entry.build().eval()
@@ -190,7 +188,9 @@ def main() -> None:
     """Parse the command line, run, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("zoos", nargs="+", choices=sorted(ZOOS))
-    parser.add_argument("--replay", action="store_true")
+    parser.add_argument(
+        "--replay", type=float, nargs="?", const=2.0, default=0.0, help="up to so many GiB of weights"
+    )
     parser.add_argument("--no-rules", action="store_true")
     parser.add_argument("--only", default="")
     parser.add_argument("--part", default="0/1", help="i/n: every n-th model from the i-th")

@@ -36,4 +36,3 @@ def torchvision_operators() -> Iterator[None]:
             library.define(schema)
     importlib.import_module("torchvision")
     yield
-
