@@ -98,7 +98,7 @@ def facts_of(spec: str, settings: Settings) -> tuple[Facts, ...]:
     if settings.from_facts is not None:
         return load_facts(settings.from_facts)
     request = _request(spec, settings)
-    return tuple(_examined(target, request).facts for target in _load(spec, settings))
+    return tuple(_explained(_examined(target, request)) for target in _load(spec, settings))
 
 
 def _load(spec: str, settings: Settings) -> list[Target]:
@@ -150,6 +150,15 @@ def _examined(target: Target, request: Request) -> Examination:
 
     with target.active():
         return examine(target, request)
+
+
+def _explained(examination: Examination) -> Facts:
+    """The facts, with the reason among the notes where the forward could not be recorded."""
+    if examination.error is None:
+        return examination.facts
+    from msgspec.structs import replace
+
+    return replace(examination.facts, notes=(*examination.facts.notes, examination.error.message))
 
 
 def _selectors(value: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -172,17 +172,6 @@ def _remains() -> Any:
     return _nothing
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The user's model inside wrappers of torch.compile and of data parallelism."""
-    while True:
-        inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
-            inner = model.module
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
-
-
 def _clipped(function: Any, kwargs: dict[str, Any]) -> str | None:
     """`nn.ReLU6` calls `hardtanh(x, 0, 6)`, of which a function mode sees the bounds by keyword."""
     return "relu6" if function is F.hardtanh and kwargs.get("min_val") == 0 else None

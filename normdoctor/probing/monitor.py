@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from normdoctor.errors import UsageError
 from normdoctor.facts import Facts
 from normdoctor.findings import Finding
-from normdoctor.probing.hooks import Observer, unwrapped
+from normdoctor.probing.hooks import Observer
 from normdoctor.probing.probe import Measurements
+from normdoctor.tracing.wrappers import unwrapped
 
 if TYPE_CHECKING:
     from normdoctor.report import Report

@@ -15,7 +15,8 @@ from normdoctor.tracing.building import arguments_for, call
 from normdoctor.tracing.importing import Loaded
 from normdoctor.tracing.origins import Origins
 from normdoctor.tracing.scopes import instances_of
-from normdoctor.tracing.watching import Stopped, wrapped
+from normdoctor.tracing.watching import Stopped
+from normdoctor.tracing.wrappers import wrapped
 
 #: How many classes and factories of one file are built.
 MAX_BUILT = 16
@@ -42,7 +43,7 @@ class Survey:
     notes: list[str] = field(default_factory=list)
 
 
-def unwrapped(model: nn.Module) -> tuple[nn.Module, str | None]:
+def looked_through(model: nn.Module) -> tuple[nn.Module, str | None]:
     """Look through compiled, DataParallel and DDP wrappers; the note says so."""
     kinds = []
     while (inner := wrapped(model)) is not None:
@@ -57,12 +58,12 @@ def instances(loaded: Loaded) -> list[Candidate]:
     own = loaded.place.name
     for scope in loaded.scopes():
         for label, module in instances_of(nn.Module, scope, own):
-            model, note = unwrapped(module)
+            model, note = looked_through(module)
             if id(model) not in found:
                 found[id(model)] = Candidate(label, model, [note] if note else [], module)
     if not found:
         for module, _, _ in loaded.watch.calls.values():
-            model, note = unwrapped(module)
+            model, note = looked_through(module)
             found[id(model)] = Candidate(type(model).__name__, model, [note] if note else [], module)
     return roots([item for item in found.values() if not is_loss(item.model)])
 

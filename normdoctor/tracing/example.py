@@ -12,8 +12,9 @@ InputSource = Literal["given", "declared", "captured", "inferred"]
 class ExampleInputs:
     """Arguments for one call of a model.
 
-    `names` holds the names of the positional ones where they are known. `source` says who chose them: the user (`given`), the file or the model (`declared`), the file's
-    own first call (`captured`) or normdoctor (`inferred`). `note` says more, for the report.
+    `source` says who chose them: the user (`given`), the file or the model (`declared`), the file's
+    own first call (`captured`) or normdoctor (`inferred`). `note` says more, for the report; `names`
+    holds the names of the positional ones where they are known.
     """
 
     args: tuple[Any, ...] = ()

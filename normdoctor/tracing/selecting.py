@@ -12,7 +12,7 @@ from torch import nn
 
 from normdoctor.errors import TargetError, near
 from normdoctor.tracing.building import arguments_for, call, cannot_build
-from normdoctor.tracing.candidates import Candidate, Survey, built, instances, is_loss, unwrapped
+from normdoctor.tracing.candidates import Candidate, Survey, built, instances, is_loss, looked_through
 from normdoctor.tracing.importing import Loaded
 from normdoctor.tracing.spec import Spec
 from normdoctor.tracing.timelimit import time_limit
@@ -88,7 +88,7 @@ def _named_candidates(
             raise TargetError(
                 f"{shown}:{spec.name} is a model already, and cannot be called with {spec.call}"
             )
-        model, note = unwrapped(value)
+        model, note = looked_through(value)
         return [Candidate(label, model, [note] if note else [], value)]
     if not callable(value):
         raise TargetError(
@@ -125,11 +125,12 @@ def _call_named(
     notes = [f"built as {label}({arguments.shown})"] if arguments.shown else []
     if isinstance(value, tuple | list) and value and all(isinstance(item, nn.Module) for item in value):
         return [
-            Candidate(f"{label}.{index}", unwrapped(item)[0], notes, item) for index, item in enumerate(value)
+            Candidate(f"{label}.{index}", looked_through(item)[0], notes, item)
+            for index, item in enumerate(value)
         ]
     if not isinstance(value, nn.Module):
         raise TargetError(f"expected {full} to give an nn.Module, found {_kind(value)}", hint=_offers(loaded))
-    model, note = unwrapped(value)
+    model, note = looked_through(value)
     return [Candidate(label, model, notes + ([note] if note else []), value)]
 
 

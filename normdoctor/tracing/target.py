@@ -19,7 +19,7 @@ from torch import nn
 
 from normdoctor.errors import TargetError, near
 from normdoctor.tracing.building import arguments_for, call
-from normdoctor.tracing.candidates import Candidate, instances, unwrapped
+from normdoctor.tracing.candidates import Candidate, instances, looked_through
 from normdoctor.tracing.declared import declared_by_model, declared_in_file
 from normdoctor.tracing.example import ExampleInputs
 from normdoctor.tracing.importing import (
@@ -97,7 +97,7 @@ def from_object(obj: Any, name: str | None = None) -> Target:
         label = name or str(getattr(obj, "__name__", type(obj).__name__))
         obj, origins, shown = _built_here(obj, label)
         notes += [f"built as {label}({shown})"] if shown else []
-    model, note = unwrapped(obj)
+    model, note = looked_through(obj)
     notes += [note] if note else []
     return Target(
         label or type(model).__name__,

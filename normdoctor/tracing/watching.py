@@ -17,8 +17,10 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from normdoctor.errors import brief
 from normdoctor.tracing.isolation import is_installed
 from normdoctor.tracing.timelimit import hasten
+from normdoctor.tracing.wrappers import wrapped
 
 _OURS = str(Path(__file__).resolve().parent)
 
@@ -80,9 +82,7 @@ class Watch:
                 "exit", f"it called sys.exit({'' if error.code is None else repr(error.code)})", frames
             )
         else:
-            text = " ".join(str(error).split())
-            name = type(error).__name__
-            self._note("error", f"{name}: {text[:300]}" if text else name, frames)
+            self._note("error", brief(error), frames)
 
     def _note(self, kind: str, reason: str, frames: Sequence[tuple[FrameType, int]]) -> None:
         own = [(frame, line) for frame, line in frames if self._is_own(frame)]
@@ -172,17 +172,6 @@ def watching(watch: Watch) -> Iterator[None]:
 def is_wrapper(module: nn.Module) -> bool:
     """Does this module only pass its input to another one (DataParallel, DDP, compiled)?"""
     return wrapped(module) is not None
-
-
-def wrapped(module: nn.Module) -> nn.Module | None:
-    """The module inside a compiled, DataParallel or DistributedDataParallel wrapper."""
-    kind = type(module).__name__
-    if kind == "OptimizedModule" and isinstance(getattr(module, "_orig_mod", None), nn.Module):
-        return module._orig_mod  # type: ignore[return-value]
-    if kind in ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel"):
-        inner = getattr(module, "module", None)
-        return inner if isinstance(inner, nn.Module) else None
-    return None
 
 
 def copied(value: Any) -> Any:
