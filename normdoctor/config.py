@@ -7,11 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from normdoctor.errors import UsageError
 from normdoctor.findings import Confidence
 from normdoctor.selection import Selection, select_rules
 
 #: The values of `fail-on`.
 FAIL_ON = ("error", "warning", "info", "never")
+#: The longest import that is waited for: a day.
+MAX_SECONDS = 86_400
 #: The values of a rule's level.
 LEVELS = ("error", "warning", "warn", "info", "ignore")
 
@@ -78,6 +81,12 @@ class Settings:
     def inputs_for(self, spec: str) -> tuple[str, ...]:
         """The input specs that were given for a target."""
         return self.target_inputs.get(spec) or self.inputs
+
+
+def check_timeout(seconds: float | None) -> None:
+    """Raise UsageError for a time limit that no timer can be set to."""
+    if seconds is not None and not 0 < seconds <= MAX_SECONDS:
+        raise UsageError(f"expected more than 0 and at most {MAX_SECONDS} seconds, found {seconds:g}")
 
 
 def override(settings: Settings, **given: Any) -> Settings:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from normdoctor.config import FAIL_ON, LEVELS, Settings, anchor
+from normdoctor.config import FAIL_ON, LEVELS, Settings, anchor, check_timeout
 from normdoctor.errors import ConfigError, NormDoctorError, near
 from normdoctor.findings import Confidence
 from normdoctor.rules import find_rule
@@ -92,7 +92,8 @@ class _Reader:
         self.file = self._convert(table)
 
     def fail(self, key: str, message: str, hint: str | None = None) -> ConfigError:
-        return ConfigError(f"{self.path.name}: {self.prefix}{key}: {message}", hint=hint)
+        where = f"{self.prefix}{key}".rstrip(".")
+        return ConfigError(f"{self.path.name}: {where}: {message}".replace(": : ", ": "), hint=hint)
 
     def _convert(self, table: Any) -> File:
         if not isinstance(table, Mapping):
@@ -109,7 +110,8 @@ class _Reader:
     def unknown(self, key: str, known: list[str]) -> ConfigError:
         hint = near(key.rpartition(".")[2], known)
         message = f"unknown option, {hint[0].lower()}{hint[1:]}" if hint else "unknown option"
-        return self.fail(key, message, None if hint else "Known are: " + ", ".join(known) + ".")
+        listed = f"Known are: {', '.join(known)}." if known else "There are none here."
+        return self.fail(key, message, None if hint else listed)
 
     def settings(self) -> Settings:
         file = self.file
@@ -119,6 +121,7 @@ class _Reader:
         self.one_of("fail-on", file.fail_on, FAIL_ON)
         self.one_of("min-confidence", file.min_confidence, tuple(Confidence))
         self.output_format(file.output_format)
+        self.timeout(file.import_timeout)
         for name, role in file.roles.items():
             self.one_of(f"roles.{name}", role, ROLES)
         aliases = file.targets if isinstance(file.targets, dict) else {}
@@ -163,6 +166,12 @@ class _Reader:
         from normdoctor.output import format_names
 
         self.one_of("output-format", value, format_names())
+
+    def timeout(self, value: float | None) -> None:
+        try:
+            check_timeout(value)
+        except NormDoctorError as error:
+            raise self.fail("import-timeout", error.message) from error
 
     def levels(self) -> dict[str, str]:
         found = {}

@@ -41,6 +41,20 @@ class RewriteError(NormDoctorError):
     """A rewrite that was refused, or that failed its own proof."""
 
 
+def text_of(error: BaseException) -> str:
+    """The text of an error, also of one whose own `__str__` raises."""
+    try:
+        return str(error)
+    except Exception as second:
+        return f"(its text cannot be had: {type(second).__name__})"
+
+
+def brief(error: BaseException) -> str:
+    """A foreign error on one line: `ValueError: no such width`."""
+    text, name = " ".join(text_of(error).split()), type(error).__name__
+    return f"{name}: {text[:300]}" if text else name
+
+
 def near(name: str, candidates: list[str]) -> str | None:
     """Return "did you mean ...?" for a mistyped name, or None when nothing is near."""
     import difflib

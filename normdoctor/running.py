@@ -170,18 +170,36 @@ def save_facts(path: Path, all_facts: Sequence[Facts]) -> None:
 
 def load_facts(path: Path) -> tuple[Facts, ...]:
     """Read what `save_facts` wrote."""
+    hint = "Write such a file with `normdoctor check TARGET --save-facts FILE`."
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"cannot read facts from {path}: {error.strerror}") from error
+        raise UsageError(f"cannot read facts from {path}: {error.strerror}", hint=hint) from error
     try:
         decoded = msgspec.json.decode(data, type=Facts | list[Facts])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{path} does not hold facts: {error}",
-            hint="Write such a file with `normdoctor check TARGET --save-facts FILE`.",
-        ) from error
-    return tuple(decoded) if isinstance(decoded, list) else (decoded,)
+        raise UsageError(f"{path} does not hold facts: {error}", hint=hint) from error
+    every = tuple(decoded) if isinstance(decoded, list) else (decoded,)
+    problem = next(filter(None, map(_loose_end, every)), "" if every else "the list is empty")
+    if problem:
+        raise UsageError(f"{path} does not hold facts: {problem}", hint=hint)
+    return every
+
+
+def _loose_end(facts: Facts) -> str:
+    """What the facts refer to and do not hold; empty when they are whole."""
+    modules, count = {module.path for module in facts.modules}, len(facts.nodes)
+    for place, node in enumerate(facts.nodes):
+        if node.index != place:
+            return f"node {place} says that it is node {node.index}"
+        if node.module is not None and node.module not in modules:
+            return f"node {place} is of the module `{node.module}`, which is missing"
+        others = (*node.inputs, *(one for one in (node.mutates, node.view_of) if one is not None))
+        if missing := [one for one in others if not 0 <= one < count]:
+            return f"node {place} refers to node {missing[0]} of {count}"
+    if missing := [loss.node for loss in facts.losses if not 0 <= loss.node < count]:
+        return f"a loss refers to node {missing[0]} of {count}"
+    return ""
 
 
 def _summary(facts: Facts) -> TargetSummary:

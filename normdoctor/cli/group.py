@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import normdoctor
-from normdoctor.errors import NormDoctorError, near
+from normdoctor.errors import NormDoctorError, brief, near
 
 #: What every command that fails, is misused or is interrupted exits with.
 EXIT_ERROR = 2
@@ -60,11 +60,11 @@ class LazyGroup(click.Group):
             ctx.exit(EXIT_ERROR)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except Exception as error:
+        except BaseException as error:  # also a SystemExit, which can only come from a model's own code
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 raise
             _trace(ctx, error)
-            what = f"internal error: {type(error).__name__}: {error}"
+            what = f"internal error: {brief(error)}"
             fail(what, "This is a fault of normdoctor; please report it. -v shows the traceback.")
             ctx.exit(EXIT_ERROR)
 

@@ -58,7 +58,8 @@ def input_options(function: Decorated) -> Decorated:
         click.option("--device", help="Where values are computed, if they are needed (cpu, cuda, ...)."),
         click.option(
             "--import-timeout",
-            type=click.FloatRange(min=0, min_open=True),
+            type=float,
+            callback=_checked_timeout,
             metavar="SECONDS",
             help="Stop the import of a target's file after this time.",
         ),
@@ -83,6 +84,16 @@ def look_options(function: Decorated) -> Decorated:
             help="Print a line for each rule and target, and tracebacks of errors; -vv logs as well.",
         ),
     )(function)
+
+
+def _checked_timeout(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    from normdoctor.config import check_timeout
+
+    try:
+        check_timeout(value)
+    except UsageError as error:
+        raise UsageError(f"--import-timeout: {error.message}") from error
+    return value
 
 
 def _remember_verbosity(ctx: click.Context, _: click.Parameter, value: int) -> int:
@@ -122,7 +133,11 @@ def make_settings(
     if given.get("min_confidence"):
         given["min_confidence"] = Confidence(given["min_confidence"])
     for key in ("select", "ignore", "extend_select"):
-        given[key] = split_selectors(given.get(key) or ())
+        texts = given.get(key) or ()
+        given[key] = split_selectors(texts)
+        if texts and not given[key]:
+            flag = "--" + key.replace("_", "-")
+            raise UsageError(f"{flag} names no rule", hint="`normdoctor rules` lists every rule.")
     settings = override(settings, **given)
     only: dict[str, tuple[str, ...]] = {}
     whole: set[str] = set()

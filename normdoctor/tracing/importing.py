@@ -20,13 +20,19 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from normdoctor.errors import TargetError
+from normdoctor.errors import TargetError, brief
 from normdoctor.tracing.isolation import Imports, is_installed, preserved
 from normdoctor.tracing.origins import Origins, record_origins
 from normdoctor.tracing.placeholders import placeholders
 from normdoctor.tracing.recovery import define_rest
 from normdoctor.tracing.scopes import instances_of
-from normdoctor.tracing.stand_ins import cpu_for_cuda, filled_memory, lenient_arguments, no_network
+from normdoctor.tracing.stand_ins import (
+    cpu_for_cuda,
+    filled_memory,
+    kept_alive,
+    lenient_arguments,
+    no_network,
+)
 from normdoctor.tracing.timelimit import time_limit
 from normdoctor.tracing.watching import Stopped, Watch, traceback_free, watching
 
@@ -94,8 +100,9 @@ def read_source(file: Path) -> tuple[str, ast.Module]:
             text = stream.read()
         return text, ast.parse(text, str(file))
     except SyntaxError as error:
+        line = f":{error.lineno}" if error.lineno else ""
         raise TargetError(
-            f"expected Python source, found a syntax error at {file}:{error.lineno}: {error.msg}",
+            f"expected Python source, found a syntax error at {file}{line}: {error.msg}",
             hint=(error.text or "").strip() or None,
         ) from None
     except (UnicodeDecodeError, ValueError, OSError) as error:
@@ -135,6 +142,7 @@ def loading(imports: Imports, watch: Watch, notes: list[str], text: str = "") ->
         stack.enter_context(preserved())
         stack.enter_context(imports.active())
         stack.enter_context(no_network())
+        stack.enter_context(kept_alive())
         stack.enter_context(lenient_arguments(notes))
         stack.enter_context(filled_memory())
         stack.enter_context(cpu_for_cuda())
@@ -245,7 +253,7 @@ def _bare_parents(place: Place, loaded: Loaded, error: Exception) -> None:
         sys.modules[name] = package
         folder = folder.parent
     loaded.notes.append(
-        f"the package {parts[0]} could not be imported ({type(error).__name__}: {error}), "
+        f"the package {parts[0]} could not be imported ({brief(error)}), "
         f"so {place.file.name} was imported without running its __init__.py"
     )
 

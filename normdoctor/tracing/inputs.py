@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,14 +13,16 @@ from normdoctor.errors import UsageError, near
 from normdoctor.tracing.example import ExampleInputs, InputSource
 
 _SPEC = re.compile(
-    r"^(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:[,x]\d+)*|scalar)"
-    r"(?::(?P<dtype>\w+))?(?:<(?P<high>\d+))?$"
+    r"^(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>[0-9]+(?:[,x][0-9]+)*|scalar)"
+    r"(?::(?P<dtype>\w+))?(?:<(?P<high>[0-9]+))?$"
 )
 
 DTYPES = {
     name: getattr(torch, name)
     for name in ("float32 float64 float16 bfloat16 int64 int32 int16 int8 uint8 bool complex64").split()
 }
+#: Made-up inputs have at most this many elements.
+MAX_ELEMENTS = 2**31
 _SHORT = {"float": "float32", "half": "float16", "double": "float64", "long": "int64", "int": "int32"}
 
 
@@ -39,6 +42,8 @@ def parse_inputs(specs: Sequence[str]) -> ExampleInputs:
                 f"`--input {spec}` is not an input: expected [NAME=]SHAPE[:DTYPE][<BOUND]",
                 hint="For example `--input 8,3,224,224` or `--input 'ids=2,128:int64<50257'`.",
             )
+        if match["name"] in kwargs:
+            raise UsageError(f"`--input {spec}`: `{match['name']}` is given twice", hint="Give it once.")
         tensor = _make(match, spec, generator)
         if match["name"]:
             kwargs[match["name"]] = tensor
@@ -55,7 +60,25 @@ def _make(match: re.Match[str], spec: str, generator: torch.Generator) -> torch.
         raise UsageError(
             f"`--input {spec}`: unknown dtype `{name}`", hint=near(name, list(DTYPES)) or ", ".join(DTYPES)
         )
+    if problem := _unfit(shape, DTYPES[name], match["high"]):
+        raise UsageError(f"`--input {spec}`: {problem}")
     return random_tensor(shape, DTYPES[name], int(match["high"] or 2), generator)
+
+
+def _unfit(shape: Sequence[int], dtype: torch.dtype, high: str | None = None) -> str:
+    """What is wrong with this shape, dtype and bound; empty when nothing is."""
+    if shape[:1] == [0] or min(shape, default=1) < 0:
+        return f"expected a batch with something in it, found the shape {tuple(shape)}"
+    if math.prod(shape) > MAX_ELEMENTS:
+        return f"expected at most {MAX_ELEMENTS} elements, found the shape {tuple(shape)}"
+    if high is None:
+        return ""
+    if dtype.is_floating_point or dtype.is_complex:
+        return f"a bound (`<{high}`) is for integers, not for {str(dtype).removeprefix('torch.')}"
+    largest = 2 if dtype is torch.bool else torch.iinfo(dtype).max
+    if not 1 <= int(high) <= largest:
+        return f"expected a bound from 1 to {largest}, found {high}"
+    return ""
 
 
 def random_tensor(
@@ -87,7 +110,9 @@ def as_example(inputs: Any, source: InputSource = "given", note: str = "") -> Ex
     if isinstance(inputs, list | tuple):
         if inputs and all(isinstance(item, str) for item in inputs):
             return parse_inputs(inputs)
-        if inputs and all(isinstance(item, int) for item in inputs):
+        if inputs and all(type(item) is int for item in inputs):
+            if problem := _unfit(list(inputs), torch.float32):
+                raise UsageError(f"`inputs` is a shape: {problem}")
             return ExampleInputs((random_tensor(inputs, torch.float32),), {}, source, note)
         return ExampleInputs(tuple(inputs), {}, source, note)
     raise UsageError(

@@ -134,8 +134,25 @@ def preserved() -> Iterator[None]:
         stack.enter_context(_torch_settings())
         stack.enter_context(warnings.catch_warnings())
         warnings.filters[:] = [each for each in warnings.filters if each[0] != "error"]  # type: ignore[index]
-        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        lent: Any = _Lent(sys.stderr)
+        stack.enter_context(contextlib.redirect_stdout(lent))
+        stack.enter_context(contextlib.redirect_stderr(lent))
         yield
+
+
+class _Lent:
+    """The stream for a target's prints: one that it can close or replace without taking it from us."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def close(self) -> None:
+        """Do nothing: it is not the target's."""
+
+    detach = close
 
 
 @contextmanager
@@ -154,7 +171,7 @@ def _interpreter() -> Iterator[None]:
         sys.meta_path[:] = hooks
         sys.stdin, sys.dont_write_bytecode, sys.excepthook = stdin, bytecode, excepthook
         sys.setrecursionlimit(limit)
-        if os.getcwd() != cwd:
+        with contextlib.suppress(OSError):  # the folder may be gone
             os.chdir(cwd)
         if dict(os.environ) != environment:
             os.environ.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -11,7 +12,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from normdoctor.errors import TraceError
+from normdoctor.errors import TraceError, text_of
+from normdoctor.output.paths import shown_path
 from normdoctor.tracing import frames
 from normdoctor.tracing.carrier import Carrier, borrowed
 from normdoctor.tracing.example import ExampleInputs
@@ -73,7 +75,7 @@ def record(
     if any(nn.parameter.is_lazy(tensor) for tensor in model.parameters()):
         model, parts = _materialized(model, example), None
     parts = parts or inventory(model)
-    failure: Exception | None = None
+    failure: BaseException | None = None
     wanted: str | None = None
     notes: list[str] = []
     for carrier in carriers:
@@ -92,18 +94,31 @@ def record(
         if carrier == "real":
             what = f"`{wanted}`" if wanted else "the forward"
             notes.append(f"recorded with real tensors: {what} needs values that shapes cannot give")
+        if not recording.output_names:
+            notes.append("the forward returned no tensor that can be seen")
         recording.notes += notes
         return recording
     assert failure is not None
-    raise ForwardError(describe(failure, notes), wanted) from failure
+    raise ForwardError(describe(failure, notes), wanted, _signature(model, failure)) from failure
 
 
 class ForwardError(TraceError):
     """The forward raised; `wanted` names the call that asked for values when that was why."""
 
-    def __init__(self, message: str, wanted: str | None = None) -> None:
-        super().__init__(message, hint="Check the inputs: --input 8,3,224,224 or check(model, inputs=...).")
+    def __init__(self, message: str, wanted: str | None = None, signature: str = "") -> None:
+        hint = "Check the inputs: --input 8,3,224,224 or check(model, inputs=...)."
+        super().__init__(message, hint=f"The forward takes {signature}. {hint}" if signature else hint)
         self.wanted = wanted
+
+
+def _signature(model: nn.Module, failure: BaseException) -> str:
+    """The arguments of the forward, where they may be what the error is about."""
+    if not isinstance(failure, TypeError):
+        return ""
+    try:
+        return str(inspect.signature(model.forward))
+    except (TypeError, ValueError):
+        return ""
 
 
 def _materialized(model: nn.Module, example: ExampleInputs) -> nn.Module:
@@ -114,14 +129,16 @@ def _materialized(model: nn.Module, example: ExampleInputs) -> nn.Module:
         copied = copy.deepcopy(model, {id(t): type(t)(device=t.device, dtype=t.dtype) for t in lazy})
         with torch.no_grad():
             copied(*example.args, **example.kwargs)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise ForwardError(describe(error, [])) from error
     return copied
 
 
 class _AttemptError(Exception):
-    def __init__(self, error: Exception, wanted: str | None) -> None:
-        super().__init__(str(error))
+    def __init__(self, error: BaseException, wanted: str | None) -> None:
+        super().__init__(text_of(error))
         self.error = error
         self.wanted = wanted
 
@@ -149,7 +166,9 @@ def _attempt(
                     loss(result, stand.value)
             found = list(output_tensors(result))
             recorder.tape.output([tensor for _, tensor in found])
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a sys.exit() in a forward must not end this program
             raise _AttemptError(error, recorder.value_wanted) from error
     root = _with_originals(recorder.tape.root, parts)
     return Recording(
@@ -277,8 +296,8 @@ def describe(error: BaseException, notes: list[str]) -> str:
     place = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         if frames.is_outside(frame.f_code):
-            place = f" at {frame.f_code.co_filename}:{line}"
-    text = str(error).strip().splitlines()
+            place = f" at {shown_path(frame.f_code.co_filename)}:{line}"
+    text = text_of(error).strip().splitlines()
     first = text[0] if text else ""
     more = f" ({'; '.join(notes)})" if notes else ""
     return f"the forward raised {type(error).__name__}{place}: {first}{more}"

@@ -21,8 +21,13 @@ def instances_of(kind: type[_Kind], scope: dict[str, Any], own: str) -> Iterator
     `own` is the name of the target's module: only objects of its classes are opened.
     """
     for name, value in list(scope.items()):
-        if not name.startswith("__") and not isinstance(value, ModuleType | type):
-            yield from _inside(kind, name, value, own, 0)
+        if name.startswith("__"):
+            continue
+        try:
+            found = [] if isinstance(value, ModuleType | type) else list(_inside(kind, name, value, own, 0))
+        except Exception:  # an object whose attributes raise holds nothing that can be used
+            continue
+        yield from found
 
 
 def _inside(kind: type[_Kind], name: str, value: Any, own: str, depth: int) -> Iterator[tuple[str, _Kind]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +55,7 @@ def parse_spec(text: str) -> Spec:
             f"expected a target such as model.py:Net, found {found}",
             hint="A model cannot be read from standard input, because it has to be imported: name a file.",
         )
-    if text.endswith((".py", "/")) or Path(text).exists():
+    if text.endswith((".py", "/")) or os.path.exists(text):
         return _place(text, text, "", None)
     match = _FILE.fullmatch(text)
     if match:
@@ -82,16 +83,21 @@ def _split_code(rest: str) -> tuple[str, str | None]:
 def _place(text: str, place: str, rest: str, code: str | None) -> Spec:
     parts, called, args, kwargs = _expression(text, rest) if rest else ((), False, (), {})
     path = Path(place)
-    if path.is_dir():
+    if not place:
+        raise UsageError(
+            f"expected a file or module before the colon of `{text}`, found nothing",
+            hint=f"For example model.py{text}",
+        )
+    if os.path.isdir(path):
         if parts:
             raise UsageError(
                 f"`{place}` is a directory, in which no name `{'.'.join(parts)}` can be looked up",
                 hint="Name the file: " + str(path / "model.py") + f":{'.'.join(parts)}",
             )
         return Spec(text, directory=path, code=code)
-    if path.suffix == ".py" and path.is_file():
+    if path.suffix == ".py" and os.path.isfile(path):
         return Spec(text, path, None, None, parts, called, args, kwargs, code)
-    if path.is_file():
+    if os.path.isfile(path):
         hint = "Export the notebook to a .py file." if path.suffix == ".ipynb" else None
         raise TargetError(
             f"expected a Python file (.py), found {place}",
@@ -99,6 +105,8 @@ def _place(text: str, place: str, rest: str, code: str | None) -> Spec:
         )
     if path.suffix != ".py" and all(part.isidentifier() for part in place.split(".")):
         return Spec(text, None, None, place, parts, called, args, kwargs, code)
+    if os.path.islink(path):
+        raise TargetError(f"{place} is a symbolic link that leads nowhere", hint="Name the file itself.")
     raise TargetError(f"no such file or directory: {place}", hint=_near_file(path))
 
 
@@ -109,8 +117,12 @@ def _near_file(path: Path) -> str:
     names = sorted(entry.name for entry in folder.iterdir() if entry.suffix == ".py" or entry.is_dir())
     fallback = "Python files there: " + ", ".join(name for name in names if name.endswith(".py"))
     return near(path.name, names) or (
-        fallback if fallback[-2:] != ": " else f"{folder} holds no Python file."
+        fallback if fallback[-2:] != ": " else f"{_named(folder)} holds no Python file."
     )
+
+
+def _named(folder: Path) -> str:
+    return "The current folder" if folder == Path() else str(folder)
 
 
 def _expression(text: str, rest: str) -> tuple[tuple[str, ...], bool, tuple[Any, ...], dict[str, Any]]:
@@ -129,6 +141,9 @@ def _expression(text: str, rest: str) -> tuple[tuple[str, ...], bool, tuple[Any,
     called = isinstance(node, ast.Call)
     if isinstance(node, ast.Call):
         args = [_literal(value) for value in node.args]
+        names = [word.arg for word in node.keywords]
+        if twice := next((name for name in names if name and names.count(name) > 1), None):
+            raise UsageError(f"`{twice}` is given twice in `{text}`", hint="Give each argument once.")
         kwargs = {_keyword(word): _literal(word.value) for word in node.keywords}
         node = node.func
     return _parts(node, text), called, tuple(args), kwargs

@@ -1,13 +1,16 @@
 """What stands in, while a target is imported, for things that this machine does not offer.
 
-No network, no CUDA device, no command line: each block replaces one of them and puts it back.
+No network, no CUDA device, no command line, no say over this process: each block replaces one of them
+and puts it back.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import os
 import socket
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,6 +69,31 @@ def _refuse(host: Any) -> None:
     name = host.decode() if isinstance(host, bytes) else host
     if name and not str(name).startswith(_LOOPBACK):
         raise NetworkBlockedError(f"the network is off while a target is imported (it asked for {name})")
+
+
+@contextmanager
+def kept_alive() -> Iterator[None]:
+    """Let `os._exit()` be a `sys.exit()`, and let no thread of the target's keep this process running."""
+    leave, start, owner = os._exit, threading.Thread.start, os.getpid()
+
+    def exit_(status: int = 0) -> Any:
+        if os.getpid() != owner:  # a child made by fork has to end here
+            leave(status)
+        raise SystemExit(status)
+
+    @functools.wraps(start)
+    def start_daemon(self: threading.Thread) -> None:
+        if not self.is_alive():
+            self.daemon = True
+        start(self)
+
+    os._exit = exit_
+    threading.Thread.start = start_daemon  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        os._exit = leave
+        threading.Thread.start = start  # type: ignore[method-assign]
 
 
 class _CpuForCuda(TorchFunctionMode):

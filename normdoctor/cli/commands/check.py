@@ -81,10 +81,20 @@ def command(
         given["fail_on"] = "never"
     style = replace(make_style(color, quiet, verbose), show_skipped=show_skipped)
     specs, settings = make_settings(targets, config, isolated, **given)
+    for file in (output_file, settings.save_facts):
+        _spare_source(file)
     reporter = Reporter(get_format(settings.output_format), style, output_file)
     report = _check(specs, targets, settings, reporter)
     reporter.write(report, time.perf_counter() - started)
     click.get_current_context().exit(report.exit_code)
+
+
+def _spare_source(file: Path | None) -> None:
+    if file is not None and file.suffix in (".py", ".ipynb", ".toml"):
+        raise UsageError(
+            f"{file} would be overwritten: expected a file for a report, not for source",
+            hint="Name it report.txt or report.json.",
+        )
 
 
 def _check(specs: tuple[str, ...], named: tuple[str, ...], settings: Settings, reporter: Reporter) -> Report:
