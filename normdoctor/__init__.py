@@ -35,7 +35,19 @@ _HOMES = {
     "layers": "normdoctor",
 }
 
-__all__ = [*sorted(_HOMES), "__version__"]
+__all__ = [
+    "Confidence",
+    "Finding",
+    "NormDoctorError",
+    "Report",
+    "Rule",
+    "Severity",
+    "__version__",
+    "check",
+    "convert",
+    "layers",
+    "watch",
+]
 
 
 def __getattr__(name: str) -> Any:
