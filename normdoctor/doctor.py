@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from normdoctor.config import Settings
-from normdoctor.errors import NormDoctorError, UsageError, near
+from normdoctor.errors import NormDoctorError, TargetError, TraceError, UsageError, kind_of, near
 from normdoctor.findings import Confidence
 from normdoctor.report import Report
 from normdoctor.running import OnResult, Session, check_facts, load_facts
+from normdoctor.selection import split_selectors
 
 if TYPE_CHECKING:
     import torch
@@ -59,13 +60,18 @@ def check(
     """
     from normdoctor.tracing.examine import Request
 
+    if labels is not None and loss is None:
+        raise UsageError("labels were given without a loss", hint="For example loss=nn.CrossEntropyLoss().")
     if min_confidence not in list(Confidence):
         raise UsageError(
             f"min_confidence is {min_confidence!r}: expected low, medium or high",
             hint=near(str(min_confidence), list(Confidence)),
         )
+    _check_types(optimizer, reference)
     settings = Settings(
-        select=_selectors(select), ignore=_selectors(ignore), min_confidence=Confidence(min_confidence)
+        select=_selectors("select", select),
+        ignore=_selectors("ignore", ignore),
+        min_confidence=Confidence(min_confidence),
     )
     request = Request(inputs=inputs, loss=loss, labels=labels, device=device)
     session = Session(settings)
@@ -89,8 +95,15 @@ def check_targets(specs: Sequence[str], settings: Settings, on_result: OnResult 
             continue
         for target in targets:
             if not session.stopped:
-                _check(session, target, _request(spec, settings), settings, spec, None)
+                _check_or_note(session, target, settings, spec)
     return session.report()
+
+
+def _check_or_note(session: Session, target: Target, settings: Settings, spec: str) -> None:
+    try:
+        _check(session, target, _request(spec, settings), settings, spec, None)
+    except (TargetError, TraceError) as error:
+        session.problem(target.name, error)
 
 
 def facts_of(spec: str, settings: Settings) -> tuple[Facts, ...]:
@@ -102,10 +115,12 @@ def facts_of(spec: str, settings: Settings) -> tuple[Facts, ...]:
 
 
 def _load(spec: str, settings: Settings) -> list[Target]:
+    from normdoctor.tracing.soundness import foreign_errors
     from normdoctor.tracing.target import load
 
     limit = settings.import_timeout
-    return load(spec) if limit is None else load(spec, import_timeout=limit)
+    with foreign_errors(spec):
+        return load(spec) if limit is None else load(spec, import_timeout=limit)
 
 
 def _targets(model: object) -> list[Target]:
@@ -147,8 +162,9 @@ def _check(
 
 def _examined(target: Target, request: Request) -> Examination:
     from normdoctor.tracing.examine import examine
+    from normdoctor.tracing.soundness import foreign_errors
 
-    with target.active():
+    with target.active(), foreign_errors(target.name):
         return examine(target, request)
 
 
@@ -161,9 +177,25 @@ def _explained(examination: Examination) -> Facts:
     return replace(examination.facts, notes=(*examination.facts.notes, examination.error.message))
 
 
-def _selectors(value: str | Sequence[str] | None) -> tuple[str, ...]:
+def _check_types(optimizer: object, reference: object) -> None:
+    import torch
+
+    if not isinstance(optimizer, torch.optim.Optimizer | None):
+        raise UsageError(f"optimizer is {kind_of(optimizer)}: expected a torch.optim.Optimizer")
+    if not isinstance(reference, torch.nn.Module | None):
+        raise UsageError(f"reference is {kind_of(reference)}: expected an nn.Module")
+
+
+def _selectors(argument: str, value: str | Sequence[str] | None) -> tuple[str, ...]:
     if value is None:
         return ()
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return tuple(value)
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+        raise UsageError(
+            f"{argument} is {kind_of(value)}: expected the codes or names of rules",
+            hint=f'For example {argument}="ND1" or {argument}=["ND101", "bias-before-norm"].',
+        )
+    found = split_selectors(texts)
+    if not found and argument == "select":
+        raise UsageError("select names no rule", hint="Leave it out to run all rules.")
+    return found

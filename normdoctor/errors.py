@@ -55,6 +55,19 @@ def brief(error: BaseException) -> str:
     return f"{name}: {text[:300]}" if text else name
 
 
+def kind_of(value: object) -> str:
+    """What a value is, for "expected ..., found ...": `an int (3)`."""
+    name = type(value).__name__
+    article = "an" if name[:1].lower() in "aeiou" else "a"
+    try:
+        text = repr(value)
+    except Exception:
+        text = ""
+    return (
+        f"{article} {name} ({text})" if text and len(text) <= 60 and "\n" not in text else f"{article} {name}"
+    )
+
+
 def near(name: str, candidates: list[str]) -> str | None:
     """Return "did you mean ...?" for a mistyped name, or None when nothing is near."""
     import difflib

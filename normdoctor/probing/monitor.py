@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from normdoctor.errors import UsageError
+from normdoctor.errors import UsageError, kind_of
 from normdoctor.facts import Facts
 from normdoctor.findings import Finding
 from normdoctor.probing.hooks import Observer
@@ -48,8 +48,8 @@ def watch(model: nn.Module, *, every: int = 50, on_finding: OnFinding = "warn") 
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"expected a module to watch, found {type(model).__name__}")
-    if every < 1:
-        raise UsageError(f"every counts steps and is at least 1; got {every}")
+    if type(every) is not int or every < 1:
+        raise UsageError(f"every counts steps and is at least 1; got {every!r}")
     if on_finding not in ("warn", "ignore") and not callable(on_finding):
         raise UsageError(f"on_finding is 'warn', 'ignore' or a callable; got {on_finding!r}")
     return Watch(model, every, on_finding)
@@ -94,6 +94,8 @@ class Watch:
             hint = "Call it inside of `with normdoctor.watch(model) as w:`."
             raise UsageError("step() was called outside of the watch", hint=hint)
         if loss is not None:
+            if not isinstance(loss, Tensor | float | int):
+                raise UsageError(f"loss is {kind_of(loss)}: expected a tensor or a number")
             self._note(loss)
         self._detach()
         self.steps += 1

@@ -9,7 +9,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from normdoctor.errors import TraceError, UsageError
+from normdoctor.errors import TraceError, UsageError, text_of
 from normdoctor.facts import Facts
 from normdoctor.probing.hooks import Observer
 from normdoctor.probing.sandbox import sandbox
@@ -67,8 +67,8 @@ def _feed(model: nn.Module, batch: Any, index: int) -> None:
     args, kwargs = _arguments(batch, index)
     try:
         model(*args, **kwargs)
-    except Exception as error:
-        first = (str(error).splitlines() or [""])[0]
+    except (Exception, SystemExit) as error:
+        first = (text_of(error).splitlines() or [""])[0]
         raise TraceError(
             f"the model raised {type(error).__name__} on batch {index} of the data: {first}",
             hint=BATCH_HINT,

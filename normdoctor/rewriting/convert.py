@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from normdoctor.errors import RewriteError, TraceError, UsageError
+from normdoctor.errors import RewriteError, TraceError, UsageError, kind_of
 from normdoctor.rewriting.conversions import find_conversion
 from normdoctor.rewriting.conversions.base import Conversion, Place, Refused
 from normdoctor.rewriting.surgery import carry_over, exchange, paths_of
@@ -107,8 +107,15 @@ def convert(
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"expected a module to convert, found {type(model).__name__}")
-    if num_groups is not None and num_groups < 1:
-        raise UsageError(f"num_groups is at least 1; got {num_groups}")
+    if num_groups is not None and (type(num_groups) is not int or num_groups < 1):
+        raise UsageError(f"num_groups is a whole number of at least 1; got {num_groups!r}")
+    if not _is_where(where):
+        raise UsageError(
+            f"where is {kind_of(where)}: expected patterns of paths, or a function of path and module",
+            hint='For example where="layer1.*" or where=lambda path, module: "layer1" in path.',
+        )
+    if not isinstance(optimizer, torch.optim.Optimizer | None):
+        raise UsageError(f"optimizer is {kind_of(optimizer)}: expected a torch.optim.Optimizer")
     if optimizer is not None:
         _check_optimizer(model, optimizer, inplace)
     conversion = find_conversion(spec)(num_groups)
@@ -155,6 +162,11 @@ def _plan(
         except Refused as reason:
             refused.append(Refusal(path, str(reason)))
     return plan, tuple(refused)
+
+
+def _is_where(where: object) -> bool:
+    patterns = isinstance(where, Sequence) and all(isinstance(pattern, str) for pattern in where)
+    return where is None or callable(where) or patterns
 
 
 def _selected(path: str, module: nn.Module, where: Where | None) -> bool:

@@ -11,10 +11,12 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
+from normdoctor.errors import brief
 from normdoctor.tracing.building import arguments_for, call
 from normdoctor.tracing.importing import Loaded
 from normdoctor.tracing.origins import Origins
 from normdoctor.tracing.scopes import instances_of
+from normdoctor.tracing.soundness import flaw
 from normdoctor.tracing.watching import Stopped
 from normdoctor.tracing.wrappers import wrapped
 
@@ -61,6 +63,7 @@ def instances(loaded: Loaded) -> list[Candidate]:
             model, note = looked_through(module)
             if id(model) not in found:
                 found[id(model)] = Candidate(label, model, [note] if note else [], module)
+    found = {key: item for key, item in found.items() if not flaw(item.model)}
     if not found:
         for module, _, _ in loaded.watch.calls.values():
             model, note = looked_through(module)
@@ -116,11 +119,14 @@ def built(loaded: Loaded, tree: ast.Module, build: Build) -> Survey:
         except Stopped as stop:
             survey.failures.append((name, str(stop)))
             continue
-        except Exception as error:
-            survey.failures.append((name, f"{type(error).__name__}: {error}"))
+        except (Exception, SystemExit) as error:
+            survey.failures.append((name, brief(error)))
             continue
         if not isinstance(model, nn.Module):
             survey.failures.append((name, f"gave {type(model).__name__}"))
+            continue
+        if reason := flaw(model):
+            survey.failures.append((name, reason))
             continue
         key = _signature(model)
         if key in seen or is_loss(model):

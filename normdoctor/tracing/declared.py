@@ -34,7 +34,10 @@ def declared_by_model(model: nn.Module) -> ExampleInputs | None:
         if value is not None and (found := as_inputs(value, f"the model's `{name}`")) is not None:
             return found
     for name in ("default_cfg", "pretrained_cfg"):
-        config = getattr(model, name, None)
+        try:
+            config = getattr(model, name, None)
+        except Exception:
+            continue
         size = (
             config.get("input_size") if isinstance(config, Mapping) else getattr(config, "input_size", None)
         )

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import torch
 
-from normdoctor.errors import NormDoctorError, TraceError
+from normdoctor.errors import NormDoctorError, TraceError, UsageError, brief
 from normdoctor.facts import Facts, LossFact, Node
 from normdoctor.tracing.construction import origins_for
 from normdoctor.tracing.example import ExampleInputs
@@ -18,6 +18,7 @@ from normdoctor.tracing.inference import infer
 from normdoctor.tracing.inputs import as_example, describe_inputs, parse_inputs, to_device
 from normdoctor.tracing.losses import loss_call
 from normdoctor.tracing.recording import LossCall, Recording, record
+from normdoctor.tracing.soundness import demand_sound
 from normdoctor.tracing.sourceloss import SourceLoss
 from normdoctor.tracing.state import inventory
 from normdoctor.tracing.target import Target
@@ -52,6 +53,8 @@ def examine(target: Target, request: Request) -> Examination:
     Where the forward cannot be recorded, the facts hold what the modules alone tell, and the error
     stands beside them.
     """
+    demand_sound(target.model, target.name)
+    device = usable_device(request.device)
     error = None
     recording = None
     notes = list(target.notes)
@@ -60,7 +63,7 @@ def examine(target: Target, request: Request) -> Examination:
         notes.append("a ScriptModule: only its modules can be seen, not its forward")
     else:
         try:
-            recording = _recorded(target, request, notes)
+            recording = _recorded(target, request, device, notes)
         except TraceError as failed:
             error = failed
     if recording is not None:
@@ -82,9 +85,24 @@ def examine(target: Target, request: Request) -> Examination:
     return Examination(facts, error, recording)
 
 
-def _recorded(target: Target, request: Request, notes: list[str]) -> Recording:
+def usable_device(device: str | torch.device | None) -> torch.device | None:
+    """The device of that name; raises UsageError where nothing can be put on it."""
+    if not device:
+        return None
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except Exception as error:
+        raise UsageError(
+            f"the device {device!r} cannot be used here: {brief(error).partition(': ')[2][:160]}",
+            hint="Known are cpu, cuda, mps and meta, for example; without it, the model's own is used.",
+        ) from error
+    return found
+
+
+def _recorded(target: Target, request: Request, device: torch.device | None, notes: list[str]) -> Recording:
     loss = loss_call(request.loss, request.labels) if request.loss is not None else None
-    given = _given(request)
+    given = _given(request, device)
     if given is not None:
         return _in_some_mode(target, given, loss, notes)
     if target.inputs is not None:
@@ -110,14 +128,14 @@ def _recorded(target: Target, request: Request, notes: list[str]) -> Recording:
     return recording
 
 
-def _given(request: Request) -> ExampleInputs | None:
+def _given(request: Request, device: torch.device | None) -> ExampleInputs | None:
     if request.inputs is not None:
         example = as_example(request.inputs)
     elif request.specs:
         example = parse_inputs(request.specs)
     else:
         return None
-    return to_device(example, torch.device(request.device)) if request.device else example
+    return example if device is None else to_device(example, device)
 
 
 def _in_some_mode(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from normdoctor.errors import UsageError, near
+from normdoctor.errors import UsageError, brief, near
 from normdoctor.tracing.recording import LossCall, output_tensors
 
 _FUNCTIONAL = (
@@ -27,16 +27,26 @@ def find_loss(loss: object) -> Callable[..., Any]:
             return found  # type: ignore[no-any-return]
         classes = [one for one in dir(nn) if one.endswith("Loss")]
         if name in classes:
-            return getattr(nn, name)()  # type: ignore[no-any-return]
+            return _made(getattr(nn, name))
         raise UsageError(
             f"unknown loss `{loss}`: expected a loss of torch.nn or torch.nn.functional",
-            hint=near(name, [*classes, *_FUNCTIONAL]),
+            hint=near(name, [*classes, *_FUNCTIONAL]) or "For example cross_entropy or MSELoss.",
         )
     if isinstance(loss, type) and issubclass(loss, nn.Module):
-        return loss()
+        return _made(loss)
     if callable(loss):
         return loss
     raise UsageError(f"`loss` is a {type(loss).__name__}: expected a torch loss, a callable or a name")
+
+
+def _made(loss: type[nn.Module]) -> nn.Module:
+    try:
+        return loss()
+    except TypeError as error:
+        raise UsageError(
+            f"the loss {loss.__name__} cannot be made without arguments: {brief(error)}",
+            hint="Pass the loss itself, with its arguments.",
+        ) from error
 
 
 def loss_call(loss: object, labels: Any = None) -> LossCall:

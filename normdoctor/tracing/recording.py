@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import traceback
@@ -76,6 +77,7 @@ def record(
         model, parts = _materialized(model, example), None
     parts = parts or inventory(model)
     failure: BaseException | None = None
+    what = "forward"
     wanted: str | None = None
     notes: list[str] = []
     for carrier in carriers:
@@ -88,7 +90,7 @@ def record(
             recording = _attempt(model, example, parts, carrier, loss, training)
         except _AttemptError as failed:
             if failure is None or carrier == "real":
-                failure = failed.error
+                failure, what = failed.error, failed.what
             wanted = failed.wanted or wanted
             continue
         if carrier == "real":
@@ -99,26 +101,26 @@ def record(
         recording.notes += notes
         return recording
     assert failure is not None
-    raise ForwardError(describe(failure, notes), wanted, _signature(model, failure)) from failure
+    raise ForwardError(describe(failure, notes, what), _hint(model, failure, what), wanted) from failure
 
 
 class ForwardError(TraceError):
     """The forward raised; `wanted` names the call that asked for values when that was why."""
 
-    def __init__(self, message: str, wanted: str | None = None, signature: str = "") -> None:
-        hint = "Check the inputs: --input 8,3,224,224 or check(model, inputs=...)."
-        super().__init__(message, hint=f"The forward takes {signature}. {hint}" if signature else hint)
+    def __init__(self, message: str, hint: str, wanted: str | None = None) -> None:
+        super().__init__(message, hint=hint)
         self.wanted = wanted
 
 
-def _signature(model: nn.Module, failure: BaseException) -> str:
-    """The arguments of the forward, where they may be what the error is about."""
-    if not isinstance(failure, TypeError):
-        return ""
-    try:
-        return str(inspect.signature(model.forward))
-    except (TypeError, ValueError):
-        return ""
+def _hint(model: nn.Module, failure: BaseException, what: str) -> str:
+    """What to look at; with the arguments of the forward where the error may be about them."""
+    if what == "loss":
+        return "Check the loss and its labels; the model itself ran."
+    hint = "Check the inputs: --input 8,3,224,224 or check(model, inputs=...)."
+    if isinstance(failure, TypeError):
+        with contextlib.suppress(TypeError, ValueError):
+            return f"The forward takes {inspect.signature(model.forward)}. {hint}"
+    return hint
 
 
 def _materialized(model: nn.Module, example: ExampleInputs) -> nn.Module:
@@ -132,15 +134,16 @@ def _materialized(model: nn.Module, example: ExampleInputs) -> nn.Module:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise ForwardError(describe(error, [])) from error
+        raise ForwardError(describe(error, []), _hint(model, error, "forward")) from error
     return copied
 
 
 class _AttemptError(Exception):
-    def __init__(self, error: BaseException, wanted: str | None) -> None:
+    def __init__(self, error: BaseException, wanted: str | None, what: str) -> None:
         super().__init__(text_of(error))
         self.error = error
         self.wanted = wanted
+        self.what = what
 
 
 def _attempt(
@@ -159,17 +162,19 @@ def _attempt(
         recorder = Recorder(parts, stand, _device_of(parts))
         names: list[str] = []
         args, kwargs = _placeholders(example, stand.value, recorder, names)
+        what = "forward"
         try:
             with recorder.active():
                 result = model(*args, **kwargs)
                 if loss is not None:
+                    what = "loss"
                     loss(result, stand.value)
             found = list(output_tensors(result))
             recorder.tape.output([tensor for _, tensor in found])
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a sys.exit() in a forward must not end this program
-            raise _AttemptError(error, recorder.value_wanted) from error
+            raise _AttemptError(error, recorder.value_wanted, what) from error
     root = _with_originals(recorder.tape.root, parts)
     return Recording(
         model=model,
@@ -291,7 +296,7 @@ def _free_memory() -> int | None:
     return None
 
 
-def describe(error: BaseException, notes: list[str]) -> str:
+def describe(error: BaseException, notes: list[str], what: str = "forward") -> str:
     """The user's error in one line, with the line of their code that raised it."""
     place = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
@@ -300,4 +305,4 @@ def describe(error: BaseException, notes: list[str]) -> str:
     text = text_of(error).strip().splitlines()
     first = text[0] if text else ""
     more = f" ({'; '.join(notes)})" if notes else ""
-    return f"the forward raised {type(error).__name__}{place}: {first}{more}"
+    return f"the {what} raised {type(error).__name__}{place}: {first}{more}"

@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import nn
 
-from normdoctor.errors import TargetError, near
+from normdoctor.errors import TargetError, brief, kind_of, near
 from normdoctor.tracing.building import arguments_for, call, cannot_build
 from normdoctor.tracing.candidates import Candidate, Survey, built, instances, is_loss, looked_through
 from normdoctor.tracing.importing import Loaded
+from normdoctor.tracing.soundness import demand_sound
 from normdoctor.tracing.spec import Spec
 from normdoctor.tracing.timelimit import time_limit
 from normdoctor.tracing.watching import Stopped
@@ -69,7 +70,10 @@ def _member(value: Any, name: str) -> Any:
         return value.get(name, value.get(int(name), _MISSING) if name.isdecimal() else _MISSING)
     if isinstance(value, list | tuple) and name.isdecimal():
         return value[int(name)] if int(name) < len(value) else _MISSING
-    return getattr(value, name, _MISSING)
+    try:
+        return getattr(value, name, _MISSING)
+    except Exception:  # a property of the user's
+        return _MISSING
 
 
 def _named_candidates(
@@ -88,6 +92,7 @@ def _named_candidates(
             raise TargetError(
                 f"{shown}:{spec.name} is a model already, and cannot be called with {spec.call}"
             )
+        demand_sound(value, full)
         model, note = looked_through(value)
         return [Candidate(label, model, [note] if note else [], value)]
     if not callable(value):
@@ -117,9 +122,9 @@ def _call_named(
         if found := instances(loaded):
             return found
         raise TargetError(f"{full} did not return within {seconds:g} s, nor had it built a model") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise TargetError(
-            f"{full} could not be built: {type(error).__name__}: {error}",
+            f"{full} could not be built: {brief(error)}",
             hint=f"Give other arguments, as in {shown}:{spec.name}(width=64), or name a factory.",
         ) from error
     notes = [f"built as {label}({arguments.shown})"] if arguments.shown else []
@@ -130,14 +135,13 @@ def _call_named(
         ]
     if not isinstance(value, nn.Module):
         raise TargetError(f"expected {full} to give an nn.Module, found {_kind(value)}", hint=_offers(loaded))
+    demand_sound(value, full)
     model, note = looked_through(value)
     return [Candidate(label, model, notes + ([note] if note else []), value)]
 
 
 def _kind(value: Any) -> str:
-    name = type(value).__name__
-    text = repr(value)
-    return f"{name} ({text})" if len(text) <= 60 else name
+    return kind_of(value).partition(" ")[2]
 
 
 def _candidates_by_name(loaded: Loaded) -> list[str]:
@@ -197,6 +201,12 @@ def _nothing_found(loaded: Loaded, survey: Survey, shown: str, stopped: str | No
         if not name.startswith("__") and not isinstance(value, ModuleType)
     ]
     found = ", ".join(names[:12]) if names else "no name at all"
+    hint = "Name a file that defines or builds an nn.Module."
+    idle = [name for name in names if _lacks_forward(loaded.namespace[name])]
+    if idle:
+        hint = f"{idle[0]} is an nn.Module without a forward."
+    elif loaded.missing:
+        hint = f"Not found, so a placeholder stood in: {', '.join(loaded.missing)}."
     losses = [
         name for name, value in loaded.namespace.items() if isinstance(value, nn.Module) and is_loss(value)
     ]
@@ -204,5 +214,9 @@ def _nothing_found(loaded: Loaded, survey: Survey, shown: str, stopped: str | No
     return TargetError(
         f"no model in {shown}: looked for nn.Module instances, and for classes and factories that build "
         f"without arguments; found {found}{extra}",
-        hint="Name a file that defines or builds an nn.Module.",
+        hint=hint,
     )
+
+
+def _lacks_forward(value: Any) -> bool:
+    return inspect.isclass(value) and issubclass(value, nn.Module) and value.forward is nn.Module.forward

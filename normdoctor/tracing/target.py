@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from normdoctor.errors import TargetError, near
+from normdoctor.errors import TargetError, brief, kind_of, near
 from normdoctor.tracing.building import arguments_for, call
 from normdoctor.tracing.candidates import Candidate, instances, looked_through
 from normdoctor.tracing.declared import declared_by_model, declared_in_file
@@ -130,23 +130,23 @@ def _built_here(factory: Callable[..., Any], label: str) -> tuple[nn.Module, Ori
             hint="Pass the built model, or a factory such as `lambda: ...`.",
         )
     with generators(), filled_memory(), record_origins() as origins:
-        model = call(factory, (), arguments.values)
+        try:
+            model = call(factory, (), arguments.values)
+        except (Exception, SystemExit) as error:
+            raise TargetError(f"{label} could not be built: {brief(error)}") from error
     if not isinstance(model, nn.Module):
         raise TargetError(f"{_EXPECTED}, found {_described(factory)} that gave {_described(model)}")
     return model, origins, arguments.shown
 
 
 def _described(value: Any) -> str:
-    kind = type(value)
     if inspect.isfunction(value) or inspect.isclass(value):
         return f"{'class' if inspect.isclass(value) else 'function'} `{value.__name__}`"
     if isinstance(value, torch.Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     if isinstance(value, dict) and value and all(isinstance(item, torch.Tensor) for item in value.values()):
         return "a dict of tensors (a state dict has no forward: build the model and load it)"
-    text = repr(value)
-    article = "an" if kind.__name__[:1].lower() in "aeiou" else "a"
-    return f"{article} {kind.__name__} ({text[:60]})" if len(text) <= 60 else f"{article} {kind.__name__}"
+    return kind_of(value)
 
 
 def _single(targets: list[Target]) -> Target:
@@ -200,7 +200,7 @@ def _load_file(file: Path, spec: Spec, seconds: float) -> list[Target]:
         enough = named(spec) if spec.parts else lambda seen: bool(instances(seen))
         run_file(place, source, loaded, seconds=seconds, enough=enough)
         stopped = _stop_note(watch, place)
-        found = choose(loaded, source[1], spec, seconds, shown=place.shown(file), stopped=stopped)
+        found = choose(loaded, source[1], spec, seconds, shown=place.shown(place.file), stopped=stopped)
         return _targets(loaded, found, spec, stopped)
 
 
@@ -297,10 +297,15 @@ def _module_file(spec: Spec) -> Path:
         for file in (base.with_name(base.name + ".py"), base / "__init__.py"):
             if file.is_file():
                 return file
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(ImportError, ValueError, AttributeError):
         found = importlib.util.find_spec(spec.module)
         if found is not None and found.origin and found.origin.endswith(".py"):
             return Path(found.origin)
+        if found is not None:
+            raise TargetError(
+                f"the module {spec.module} has no Python source (it is {found.origin or 'a folder'})",
+                hint="Name the module or file that builds the model.",
+            )
     names = [f"{entry.name}" for entry in Path.cwd().iterdir() if entry.suffix == ".py" or entry.is_dir()]
     raise TargetError(
         f"no such file, directory or module: {spec.module}",
