@@ -33,7 +33,7 @@ class Settings:
         fail_on: The severity from which on a finding fails the run.
         min_confidence: Findings below are counted, not shown.
         inputs: Input specs for every target; `target_inputs` are for one target each.
-        loss: A loss by name or target string, or a callable.
+        loss: The name of a loss of torch's, or a callable.
         roles: Name of a function or class to the role that it has.
         import_timeout: Seconds after which an import is stopped; None for the loader's own limit.
         exitfirst: Stop at the first rule that fails.
@@ -68,7 +68,7 @@ class Settings:
 
     def selection(self, target: str | None = None, spec: str | None = None) -> Selection:
         """The rules that run on a target; `spec` is the string that it was asked for with."""
-        only = self.only.get(spec or "") or self.only.get(target or "")
+        only = self.only.get(spec if spec is not None else target or "")
         return select_rules(
             select=only or self.select,
             ignore=() if only else self.ignore,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -164,7 +166,8 @@ def _examined(target: Target, request: Request) -> Examination:
     from normdoctor.tracing.examine import examine
     from normdoctor.tracing.soundness import foreign_errors
 
-    with target.active(), foreign_errors(target.name):
+    # What forward prints is no part of the report: it goes where the file's own prints go.
+    with target.active(), foreign_errors(target.name), contextlib.redirect_stdout(sys.stderr):
         return examine(target, request)
 
 

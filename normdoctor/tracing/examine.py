@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -100,18 +101,31 @@ def usable_device(device: str | torch.device | None) -> torch.device | None:
     return found
 
 
+def _named(example: ExampleInputs, target: Target) -> ExampleInputs:
+    """The inputs with the names that forward gives its arguments, where nobody said other ones."""
+    if example.names or not example.args:
+        return example
+    try:
+        parameters = inspect.signature(target.model.forward).parameters.values()
+    except (TypeError, ValueError):
+        return example
+    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = tuple(one.name for one in parameters if one.kind in plain)[: len(example.args)]
+    return replace(example, names=names)
+
+
 def _recorded(target: Target, request: Request, device: torch.device | None, notes: list[str]) -> Recording:
     loss = loss_call(request.loss, request.labels) if request.loss is not None else None
     given = _given(request, device)
     if given is not None:
-        return _in_some_mode(target, given, loss, notes)
+        return _in_some_mode(target, _named(given, target), loss, notes)
     if target.inputs is not None:
         try:
-            recording = _in_some_mode(target, target.inputs, loss, notes)
+            recording = _in_some_mode(target, _named(target.inputs, target), loss, notes)
         except TraceError as error:
             notes.append(f"the {target.inputs.source} inputs do not run ({error.message}); others were tried")
         else:
-            notes.append(f"inputs {target.inputs.source}: {describe_inputs(target.inputs)}")
+            notes.append(f"inputs {target.inputs.source}: {describe_inputs(recording.example)}")
             return recording
     try:
         recording = infer(target.model, loss=loss)

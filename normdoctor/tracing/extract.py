@@ -16,13 +16,7 @@ from normdoctor.tracing.recording import Recording
 from normdoctor.tracing.state import Inventory
 from normdoctor.tracing.tape import META_KEY, Call
 
-#: Operators that read a tensor only for its shape, type or device; they carry no values.
-_SHAPE_ONLY = frozenset(
-    (
-        "zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones "
-        "new_empty new_full new_tensor"
-    ).split()
-)
+_REGIONS = (torch.amp.autocast_mode._enter_autocast, torch.amp.autocast_mode._exit_autocast)
 
 
 class _Extraction:
@@ -39,6 +33,8 @@ class _Extraction:
 
     def run(self) -> tuple[Node, ...]:
         for node in self.recording.graph.nodes:
+            if node.target in _REGIONS:
+                continue
             if node.op == "get_attr":
                 tensor = isinstance(self.recording.root.get(node.target), torch.Tensor)
                 self.reads[node] = (node.target,) if tensor and node.target in self._names else ()

@@ -133,6 +133,17 @@ def moved(value: Any) -> Any:
     return value
 
 
+def filled(value: Any) -> Any:
+    """The same value with zeros in place of every tensor without data."""
+    if isinstance(value, torch.Tensor):
+        return torch.zeros_like(value, device="cpu") if on_meta(value) else value
+    if isinstance(value, dict):
+        return {key: filled(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(filled(item) for item in value)
+    return value
+
+
 def _devices_moved(value: Any) -> Any:
     if isinstance(value, torch.device) or (isinstance(value, str) and value.split(":")[0] in ("cpu", "cuda")):
         return torch.device("meta")

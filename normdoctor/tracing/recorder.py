@@ -8,11 +8,12 @@ entered.
 
 from __future__ import annotations
 
+import copy
 import operator
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import MethodType
 from typing import Any
 
@@ -66,6 +67,7 @@ class Recorder(TorchFunctionMode):
         self._paths = parts.path_of()
         self._scopes = [Scope("", 0)]
         self._leaves: dict[type, bool] = {}
+        self._copies: dict[int, Any] = {}
         self._methods: dict[Any, tuple[str, Any]] = {}
         self._thread = threading.get_ident()
         self._muted = False
@@ -77,7 +79,7 @@ class Recorder(TorchFunctionMode):
     ) -> Any:
         """Run one call of torch, and note it unless it deals with no tensor."""
         kwargs = kwargs or {}
-        if self._muted or threading.get_ident() != self._thread:
+        if self._elsewhere():
             return func(*args, **kwargs)
         first = args[0] if args and isinstance(args[0], torch.Tensor) else None
         version = _version(first)
@@ -145,6 +147,8 @@ class Recorder(TorchFunctionMode):
         first = args[0] if args and isinstance(args[0], torch.Tensor) else None
         code, offset = frames.caller(sys._getframe(2))
         self.tape.root.setdefault(path, module)
+        if isinstance(module, torch.jit.ScriptModule):
+            original = self._scripted
         self._muted = True
         try:
             with torch._C.DisableTorchFunction():
@@ -162,6 +166,15 @@ class Recorder(TorchFunctionMode):
         finally:
             self._muted = False
 
+    def _scripted(self, module: torch.jit.ScriptModule, *args: Any, **kwargs: Any) -> Any:
+        """Run a copy of a scripted part: its tensors live outside Python, where nothing can stand in."""
+        copied = self._copies.get(id(module))
+        if copied is None:
+            copied = self._copies[id(module)] = copy.deepcopy(module)
+        if not self.meta:
+            return copied(*args, **kwargs)
+        return meta.moved(copied(*meta.filled(args), **meta.filled(kwargs)))
+
     def _enter(self, original: Any, module: nn.Module, path: str, count: int, args: Any, kwargs: Any) -> Any:
         stack = {**self._scopes[-1].stack, path: (path, type(module))}
         self._scopes.append(Scope(path, count, stack))
@@ -170,8 +183,8 @@ class Recorder(TorchFunctionMode):
         finally:
             self._scopes.pop()
 
-    def call_autograd(self, original: Any, args: Any, kwargs: Any) -> Any:
-        """Run a custom autograd function as one opaque call."""
+    def call_opaque(self, original: Any, args: Any, kwargs: Any) -> Any:
+        """Run a custom autograd function, or a scripted one, as one call into which nobody looks."""
         code, offset = frames.caller(sys._getframe(2))
         self._muted = True
         try:
@@ -208,44 +221,79 @@ class Recorder(TorchFunctionMode):
         """Record what happens inside the context, in this thread."""
         call = nn.Module.__call__
         apply = vars(torch.autograd.Function)["apply"]
+        scripted: Any = torch.jit.ScriptFunction.__call__
 
         def recorded_call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if self._muted or threading.get_ident() != self._thread:
+            if self._elsewhere():
                 return call(module, *args, **kwargs)
             return self.call_module(call, module, args, kwargs)
 
         def recorded_apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
             bound = MethodType(apply.__func__, cls)
             # torch's own (checkpointing) are entered: they run the user's modules.
-            if self._muted or threading.get_ident() != self._thread or cls.__module__.startswith("torch."):
+            if self._elsewhere() or cls.__module__.startswith("torch."):
                 return bound(*args, **kwargs)
-            return self.call_autograd(_named_after(cls, bound), args, kwargs)
+            return self.call_opaque(_function(cls.__name__, cls.__module__, bound), args, kwargs)
 
-        nn.Module.__call__ = recorded_call  # type: ignore[method-assign]
-        torch.autograd.Function.apply = classmethod(recorded_apply)  # type: ignore[assignment, method-assign]
-        try:
-            with self:
-                yield
-        finally:
-            nn.Module.__call__ = call  # type: ignore[method-assign]
-            torch.autograd.Function.apply = apply  # type: ignore[method-assign]
+        def recorded_script(function: Any, *args: Any, **kwargs: Any) -> Any:
+            if self._elsewhere():
+                return scripted(function, *args, **kwargs)
+            name = str(function.name)
+            return self.call_opaque(_function(name, __name__, scripted, function), args, kwargs)
+
+        with ExitStack() as stack:
+            for owner, name, value in (
+                (nn.Module, "__call__", recorded_call),
+                (torch.autograd.Function, "apply", classmethod(recorded_apply)),
+                (torch.jit.ScriptFunction, "__call__", recorded_script),
+                *self._autocast_calls(),
+            ):
+                stack.callback(setattr, owner, name, vars(owner)[name])
+                setattr(owner, name, value)
+            stack.enter_context(self)
+            yield
+
+    def _elsewhere(self) -> bool:
+        """Inside a leaf, or in a thread that is not recorded?"""
+        return self._muted or threading.get_ident() != self._thread
+
+    def _autocast_calls(self) -> list[tuple[type, str, Any]]:
+        """Note where autocast begins and ends, which changes what the calls between compute."""
+        kind = torch.amp.autocast_mode.autocast
+        enter, leave = kind.__enter__, kind.__exit__
+        open_regions: list[Any] = []
+
+        def recorded_enter(context: Any) -> Any:
+            if not self._elsewhere():
+                open_regions.append(self.tape.enter_autocast(context))
+            return enter(context)  # type: ignore[no-untyped-call]
+
+        def recorded_exit(context: Any, *error: Any) -> Any:
+            if not self._elsewhere() and open_regions:
+                self.tape.leave_autocast(open_regions.pop())
+            return leave(context, *error)
+
+        return [(kind, "__enter__", recorded_enter), (kind, "__exit__", recorded_exit)]
 
 
-def _named_after(cls: type, bound: Any) -> Any:
-    """A function that torch.fx can print: an `apply` of torch.autograd has no name of its own."""
+def _function(name: str, module: str, bound: Any, *first: Any) -> Any:
+    """A plain function that torch.fx can name and print, for callables that have no name of their own."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        return bound(*args, **kwargs)
+        return bound(*first, *args, **kwargs)
 
-    call.__name__, call.__qualname__, call.__module__ = cls.__name__, cls.__qualname__, cls.__module__
+    call.__name__ = call.__qualname__ = name
+    call.__module__ = module
     return call
 
 
 def is_leaf_type(kind: type[nn.Module]) -> bool:
     """Does torch's own forward run for this class? Then its inside is not of interest."""
+    if issubclass(kind, torch.jit.ScriptModule):
+        return True
     if issubclass(kind, _CONTAINERS) or issubclass(kind, _ENTERED):
         return False
-    home = getattr(kind.forward, "__module__", "") or ""
+    home = getattr(getattr(kind, "forward", None), "__module__", "") or ""
     return home.startswith(("torch.nn.", "torch.ao.nn."))
 
 

@@ -48,13 +48,18 @@ class Recording:
     output_names: tuple[str, ...]
     training: bool
     notes: list[str] = field(default_factory=list)
-    unknown: int = 0
-    """Tensors whose making was not seen: the graph cannot be run again when there are any."""
+    unseen: int = 0
+    """Tensors whose making was not seen (in a thread, in code outside torch): breaks in the graph."""
+    batched: int = 0
+    """Calls inside vmap. The graph cannot be run again with any of these, nor with unseen tensors."""
 
     def graph_module(self) -> fx.GraphModule:
         """The recorded forward as a module: takes the input tensors, returns the output tensors."""
-        if self.unknown:
-            raise TraceError(f"{self.unknown} tensors came from calls that could not be seen")
+        if self.unseen or self.batched:
+            raise TraceError(
+                f"the graph cannot be run again: {self.unseen} tensors came from calls that could not be "
+                f"seen, {self.batched} calls were made inside vmap"
+            )
         return fx.GraphModule(dict(self.root), self.graph)
 
 
@@ -98,6 +103,8 @@ def record(
             notes.append(f"recorded with real tensors: {what} needs values that shapes cannot give")
         if not recording.output_names:
             notes.append("the forward returned no tensor that can be seen")
+        if recording.unseen:
+            notes.append(f"{recording.unseen} tensors came from calls that could not be seen (threads, ...)")
         recording.notes += notes
         return recording
     assert failure is not None
@@ -188,7 +195,8 @@ def _attempt(
         input_names=tuple(names),
         output_names=tuple(name for name, _ in found),
         training=mode,
-        unknown=recorder.tape.unknown,
+        unseen=recorder.tape.unseen,
+        batched=recorder.tape.batched,
     )
 
 

@@ -81,6 +81,9 @@ def _walk(
         return
     modules[id(module)] = found.modules[path] = ModuleEntry(path, module, container)
 
+    if isinstance(module, torch.jit.ScriptModule):
+        return  # what it holds lives outside Python: it is run as a copy and not looked into
+
     def add_tensor(name: str, tensor: torch.Tensor, kind: str) -> None:
         full = join(path, name)
         if (known := tensors.get(id(tensor))) is not None:

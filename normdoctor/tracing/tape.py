@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import operator
 from dataclasses import dataclass, field
 from types import CodeType
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.nn.utils.rnn import PackedSequence
 
 META_KEY = "normdoctor"
 
@@ -56,8 +58,8 @@ class _Known:
 class Tape:
     """Notes calls. `names` tells the model's own tensors by id; `device` replaces meta in arguments.
 
-    `root` maps the names that the graph refers to onto objects; `unknown` counts tensors without data
-    whose making was not seen.
+    `root` maps the names that the graph refers to onto objects; `unseen` counts tensors without data
+    whose making was not seen, `batched` calls inside vmap (which a graph cannot repeat one by one).
     """
 
     def __init__(self, device: torch.device | None) -> None:
@@ -65,7 +67,8 @@ class Tape:
         self.root: dict[str, Any] = {}
         self.names: dict[int, str] = {}
         self.originals: dict[str, torch.Tensor] = {}
-        self.unknown = 0
+        self.unseen = 0
+        self.batched = 0
         self._device = device
         self._known: dict[int, _Known] = {}
         self._constants = 0
@@ -77,6 +80,8 @@ class Tape:
 
     def placeholder(self, name: str, tensor: torch.Tensor) -> None:
         """Declare an input tensor."""
+        # torch.fx renames what hides a builtin (`input` to `input_1`), and another may have that name.
+        name = f"{name}_tensor" if hasattr(builtins, name) else name
         self._note(self.graph.placeholder(name), Call("", 0, result=tensor), {})
         self._known[id(tensor)] = _Known(tensor, next(reversed(self.graph.nodes)))
 
@@ -109,14 +114,32 @@ class Tape:
                 call.result = torch.ops.aten.alias.default(call.result)
             self._known[id(call.result)] = _Known(call.result, node)
             call.view_of = self._base_of(call.result)
+            if _is_wrapped(call.result):  # inside vmap: what comes out of it is the inner tensor
+                self.batched += 1
+                inner = torch._C._functorch.get_unwrapped(call.result)
+                self._known[id(inner)] = _Known(inner, node)
         else:
             self._know_all(call.result, node, ())
         self._note(node, call, scope.stack)
         return call.result
 
+    def enter_autocast(self, context: Any) -> fx.Node:
+        """Note the beginning of an autocast region, as torch.fx does."""
+        given = (context.device, context.fast_dtype, context._enabled, context._cache_enabled)
+        node = self.graph.call_function(torch.amp.autocast_mode._enter_autocast, given)
+        self._note(node, Call("", 0), {})
+        return node
+
+    def leave_autocast(self, region: fx.Node) -> None:
+        """Note the end of an autocast region."""
+        node = self.graph.call_function(torch.amp.autocast_mode._exit_autocast, (region,))
+        self._note(node, Call("", 0), {})
+
     def node_of(self, tensor: torch.Tensor) -> fx.Node:
         """The node that made a tensor; elements of tuples get one when they are first read."""
         known = self._known.get(id(tensor))
+        if known is None and _is_wrapped(tensor):
+            return self.node_of(torch._C._functorch.get_unwrapped(tensor))
         if known is None:
             return self._found(tensor)
         for key in known.path:
@@ -164,8 +187,13 @@ class Tape:
             return tuple(value)
         if type(value) is list:
             return [self._argument(item) for item in value]
+        if isinstance(value, PackedSequence):  # looks at its parts when it is made: made by a node
+            node = self.graph.call_function(PackedSequence, tuple(self._argument(item) for item in value))
+            self._note(node, Call("", 0, result=value), {})
+            return node
         if isinstance(value, tuple):
-            return tuple([self._argument(item) for item in value])
+            items = [self._argument(item) for item in value]
+            return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
         if isinstance(value, slice):
             return slice(*(self._argument(item) for item in (value.start, value.stop, value.step)))
         if isinstance(value, torch.device):
@@ -186,7 +214,7 @@ class Tape:
         name = f"_constant_{self._constants}"
         self._constants += 1
         if isinstance(value, torch.Tensor) and value.device.type == "meta":
-            self.unknown += 1
+            self.unseen += 1
         return self._attribute(name, value, value)
 
     def _attribute(self, name: str, original: Any, value: Any) -> fx.Node:
@@ -196,3 +224,7 @@ class Tape:
         if isinstance(value, torch.Tensor):
             self._known[id(value)] = _Known(value, node)
         return node
+
+
+def _is_wrapped(tensor: torch.Tensor) -> bool:
+    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)

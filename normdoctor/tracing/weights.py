@@ -22,7 +22,8 @@ def weight_facts(parts: Inventory, *, filled: bool) -> dict[str, WeightFact]:
     with torch.no_grad():
         for entry in parts.tensors.values():
             tensor = entry.tensor
-            if tensor.device.type != "meta" and tensor.is_floating_point() and tensor.numel():
+            dense = tensor.layout == torch.strided and tensor.device.type != "meta"
+            if dense and tensor.is_floating_point() and tensor.numel():
                 found[entry.name] = describe(tensor.detach(), filled=filled)
     return found
 

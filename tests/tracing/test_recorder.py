@@ -342,3 +342,45 @@ def test_node_meta_uses_the_keys_of_torch_fx() -> None:
 def test_who_asked_for_the_recording_is_not_the_place_of_a_call() -> None:
     nodes = graph_of(recorded(nn.Sequential(nn.Linear(4, 2)), torch.randn(3, 4))).nodes
     assert nodes[1].location is None
+
+
+class Odd(nn.Module):
+    """Parts that Python cannot look into, or that compute something else than they seem to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = torch.jit.script(nn.Sequential(nn.Conv1d(4, 4, 1), nn.BatchNorm1d(4)))
+        self.rnn = nn.LSTM(4, 4, batch_first=True)
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        x = self.inner(x.transpose(1, 2)).transpose(1, 2)
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        out, _ = nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0], batch_first=True)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = out @ out.transpose(1, 2)
+        return out.float()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_scripted_parts_packed_sequences_and_autocast() -> None:
+    model = Odd()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    recorded(model, torch.randn(2, 3, 4), torch.tensor([2, 3]))
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert assert_replays(model, torch.randn(2, 3, 4), torch.tensor([2, 3])).carrier == "meta"
+
+
+def test_vmap_is_seen_but_cannot_be_run_again() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.vmap(lambda row: row.relu() * 2)(self.layer(x)).tanh()
+
+    recording = recorded(Net(), torch.randn(3, 4))
+    assert kinds(recording) == ["input", "linear", "relu", "mul", "tanh", "output"]
+    assert [node.inputs for node in graph_of(recording).nodes] == [(), (0,), (1,), (2,), (3,), (4,)]
+    with pytest.raises(TraceError, match="inside vmap"):
+        recording.graph_module()
