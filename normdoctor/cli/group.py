@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import pkgutil
 import traceback
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import click
 
 import normdoctor
-from normdoctor.errors import NormDoctorError, brief, near
+from normdoctor.errors import NormDoctorError, UsageError, brief, near
 
 #: What every command that fails, is misused or is interrupted exits with.
 EXIT_ERROR = 2
@@ -50,6 +51,7 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; whatever it raises becomes one clear message and exit code 2."""
         try:
+            _stand_somewhere()
             return super().invoke(ctx)
         except NormDoctorError as error:
             _trace(ctx, error)
@@ -77,6 +79,15 @@ def fail(message: str, hint: str | None = None) -> None:
     lines = [f"Error: {message}", *(f"  {line}" for line in (hint or "").splitlines())]
     for line in "\n".join(lines).splitlines():
         click.echo(style.clean(line), err=True)
+
+
+def _stand_somewhere() -> None:
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UsageError(
+            "the current folder does not exist any more", hint="Change to one that does."
+        ) from error
 
 
 def _trace(ctx: click.Context, error: BaseException) -> None:
