@@ -1,0 +1,171 @@
+"""Wrong arguments of `check`, `convert` and `watch`: one NormDoctorError that says what was expected."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from normdoctor import check, convert, watch
+from normdoctor.errors import NormDoctorError, TargetError, TraceError, UsageError
+
+X = torch.zeros(2, 3, 8, 8)
+
+
+class Unsound(nn.Module):
+    def __init__(self) -> None:
+        self.depth = 3
+
+
+class Hostile(nn.Module):
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"no {name}")
+
+
+def net() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+
+
+def fails() -> nn.Module:
+    raise ValueError("no such width")
+
+
+def step(loss: Any) -> None:
+    with watch(net()) as watched:
+        watched.step(loss)
+
+
+def entered_twice() -> None:
+    with watch(net()) as watched, watched:
+        pass
+
+
+def converted(**arguments: Any) -> Any:
+    return convert(net(), "batch->group", **arguments)
+
+
+def wrong(function: Callable[..., Any], *arguments: Any, **named: Any) -> Callable[[], Any]:
+    return lambda: function(*arguments, **named)
+
+
+#: What is called, the kind of error, words of its text.
+TABLE: dict[str, tuple[Callable[[], Any], type[NormDoctorError], list[str]]] = {
+    "a number": (wrong(check, 3), TargetError, ["expected an nn.Module", "found an int (3)"]),
+    "a tensor": (wrong(check, X), TargetError, ["a tensor of shape (2, 3, 8, 8)"]),
+    "a list": (wrong(check, [net()]), TargetError, ["expected an nn.Module", "found a list"]),
+    "a state dict": (wrong(check, net().state_dict()), TargetError, ["a state dict has no forward"]),
+    "a class": (wrong(check, nn.Linear), TargetError, ["missing `in_features`, `out_features`"]),
+    "a factory that raises": (wrong(check, fails), TargetError, ["fails could not be built", "ValueError"]),
+    "a factory that exits": (wrong(check, sys.exit), TargetError, ["could not be built: SystemExit"]),
+    "a missing file": (wrong(check, "no/such.py"), TargetError, ["no such file"]),
+    "no super().__init__()": (wrong(check, Unsound()), TargetError, ["does not call super().__init__()"]),
+    "hostile attributes": (wrong(check, Hostile()), TraceError, ["its own code raised RuntimeError"]),
+    "inputs: a number": (wrong(check, net(), 3), UsageError, ["`inputs` is a int", "torch.randn"]),
+    "inputs: a set": (wrong(check, net(), {X}), UsageError, ["`inputs` is a set"]),
+    "inputs: a module": (wrong(check, net(), net()), UsageError, ["`inputs` is a Sequential"]),
+    "inputs: a text": (wrong(check, net(), "banana"), UsageError, ["banana", "SHAPE"]),
+    "inputs: keys": (wrong(check, net(), {1: X}), UsageError, ["keys are no strings"]),
+    "inputs: negative": (wrong(check, net(), (-1, 3)), UsageError, ["`inputs` is a shape", "(-1, 3)"]),
+    "inputs: empty batch": (wrong(check, net(), (0, 3)), UsageError, ["a batch with something in it"]),
+    "inputs: huge": (wrong(check, net(), (10**12, 3)), UsageError, ["expected at most"]),
+    "select: unknown": (wrong(check, net(), X, select="ND999"), UsageError, ["unknown rule `ND999`"]),
+    "select: a number": (wrong(check, net(), X, select=3), UsageError, ["select is an int (3)"]),
+    "select: numbers": (wrong(check, net(), X, select=[101]), UsageError, ["select is a list ([101])"]),
+    "select: empty": (wrong(check, net(), X, select=""), UsageError, ["select names no rule"]),
+    "select: no item": (wrong(check, net(), X, select=[]), UsageError, ["select names no rule"]),
+    "ignore: unknown": (wrong(check, net(), X, ignore=["zz"]), UsageError, ["unknown rule `zz`"]),
+    "ignore: a number": (wrong(check, net(), X, ignore=3), UsageError, ["ignore is an int (3)"]),
+    "min_confidence": (wrong(check, net(), X, min_confidence="x"), UsageError, ["low, medium or high"]),
+    "min_confidence: None": (wrong(check, net(), X, min_confidence=None), UsageError, ["is None: expected"]),
+    "device: unknown": (wrong(check, net(), X, device="banana"), UsageError, ["device 'banana' cannot be"]),
+    "device, no inputs": (wrong(check, net(), device="banana"), UsageError, ["device 'banana' cannot be"]),
+    "device: a float": (wrong(check, net(), X, device=3.5), UsageError, ["the device 3.5 cannot be used"]),
+    "loss: unknown": (wrong(check, net(), X, loss="banana"), UsageError, ["unknown loss `banana`"]),
+    "loss: a number": (wrong(check, net(), X, loss=3), UsageError, ["`loss` is a int"]),
+    "loss: needs more": (
+        wrong(check, net(), X, loss=nn.AdaptiveLogSoftmaxWithLoss),
+        UsageError,
+        ["cannot be made without arguments", "Pass the loss itself"],
+    ),
+    "labels, no loss": (wrong(check, net(), X, labels=X), UsageError, ["labels were given without a loss"]),
+    "optimizer": (wrong(check, net(), X, optimizer="adam"), UsageError, ["optimizer is a str ('adam')"]),
+    "reference": (wrong(check, net(), X, reference="ema"), UsageError, ["reference is a str ('ema')"]),
+    "data: a number": (wrong(check, net(), X, data=3), UsageError, ["expected batches of data, found int"]),
+    "data: a text": (wrong(check, net(), X, data="abc"), UsageError, ["expected batches of data, found str"]),
+    "data: none": (wrong(check, net(), X, data=[]), UsageError, ["expected batches of data", "found none"]),
+    "data: used up": (wrong(check, net(), X, data=iter([])), UsageError, ["expected batches", "found none"]),
+    "data: numbers": (wrong(check, net(), X, data=[1]), UsageError, ["batch 0", "int", "(inputs, labels)"]),
+    "data: empty batch": (wrong(check, net(), X, data=[()]), UsageError, ["batch 0 of the data is empty"]),
+    "data: misfit": (wrong(check, net(), X, data=[X, X[:, :2]]), TraceError, ["RuntimeError on batch 1"]),
+    "data: unknown key": (
+        wrong(check, net(), X, data=[{"y": X}]),
+        TraceError,
+        ["TypeError on batch 0", "'y'"],
+    ),
+    "convert: a number": (wrong(convert, 3, "batch->group"), UsageError, ["a module to convert, found int"]),
+    "convert: a class": (wrong(convert, nn.Linear, "batch->group"), UsageError, ["found type"]),
+    "convert: unknown": (wrong(convert, net(), "batch->grup"), UsageError, ["Did you mean `batch->group`?"]),
+    "convert: no spec": (wrong(convert, net(), None), UsageError, ["expected a conversion", "None"]),
+    "num_groups: 0": (wrong(converted, num_groups=0), UsageError, ["at least 1; got 0"]),
+    "num_groups: a text": (wrong(converted, num_groups="4"), UsageError, ["whole number", "got '4'"]),
+    "num_groups: a float": (wrong(converted, num_groups=2.0), UsageError, ["whole number", "got 2.0"]),
+    "where: a number": (wrong(converted, where=3), UsageError, ["where is an int (3)", "layer1.*"]),
+    "where: numbers": (wrong(converted, where=[1]), UsageError, ["where is a list ([1])"]),
+    "convert: inputs": (wrong(converted, inputs=3), UsageError, ["`inputs` is a int"]),
+    "convert: misfit": (wrong(converted, inputs=X[:, :2]), TraceError, ["raised on the inputs, before"]),
+    "convert: optimizer": (
+        wrong(converted, optimizer="adam", inplace=True),
+        UsageError,
+        ["is a str ('adam')"],
+    ),
+    "watch: a number": (wrong(watch, 3), UsageError, ["expected a module to watch, found int"]),
+    "every: 0": (wrong(watch, net(), every=0), UsageError, ["at least 1; got 0"]),
+    "every: a text": (wrong(watch, net(), every="5"), UsageError, ["counts steps", "got '5'"]),
+    "every: a float": (wrong(watch, net(), every=2.5), UsageError, ["counts steps", "got 2.5"]),
+    "on_finding": (wrong(watch, net(), on_finding="shout"), UsageError, ["'warn', 'ignore' or a callable"]),
+    "step outside": (lambda: watch(net()).step(), UsageError, ["outside of the watch", "with normdoctor"]),
+    "step: a text": (wrong(step, "abc"), UsageError, ["loss is a str ('abc')", "a tensor or a number"]),
+    "step: a list": (wrong(step, [1, 2]), UsageError, ["loss is a list ([1, 2])"]),
+    "watch twice": (entered_twice, UsageError, ["already running", "Make a second one"]),
+}
+
+
+@pytest.mark.parametrize("kind", TABLE)
+def test_one_clear_error(kind: str) -> None:
+    call, error, words = TABLE[kind]
+    with pytest.raises(NormDoctorError) as caught:
+        call()
+    assert isinstance(caught.value, error)
+    for word in words:
+        assert word in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 2
+
+
+#: Models that do not run are reported, with what their modules alone tell.
+PROBLEMS: dict[str, tuple[Callable[[], Any], list[str]]] = {
+    "no arguments": (wrong(check, net(), ()), ["missing 1 required", "The forward takes (input)"]),
+    "misfit": (wrong(check, net(), X[:, :2]), ["the forward raised RuntimeError", "Check the inputs"]),
+    "not a tensor": (wrong(check, net(), (None,)), ["the forward raised TypeError", "NoneType"]),
+    "loss raises": (
+        wrong(check, net(), X, loss=lambda output, labels: 1 / 0),
+        ["the loss raised ZeroDivisionError at", "test_api_misuse.py", "the model itself ran"],
+    ),
+    "labels misfit": (
+        wrong(check, net(), X, loss=nn.CrossEntropyLoss(), labels=torch.zeros(9).long()),
+        ["the loss raised ", "Check the loss and its labels"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PROBLEMS)
+def test_a_model_that_does_not_run_is_a_problem_of_the_report(kind: str) -> None:
+    call, words = PROBLEMS[kind]
+    report = call()
+    assert not report.ok
+    (problem,) = report.problems
+    for word in words:
+        assert word in f"{problem.message}\n{problem.hint}"
