@@ -110,18 +110,6 @@ def override(settings: Settings, **given: Any) -> Settings:
     return replace(settings, **changes)
 
 
-def load_settings(
-    config: Path | None = None, *, isolated: bool = False, start: Path | None = None
-) -> Settings:
-    """Read the settings of the nearest configuration file, or of `config`; defaults when isolated."""
-    if isolated:
-        return Settings()
-    from normdoctor.configfile import find, read
-
-    path = config or find(start or Path.cwd())
-    return read(path) if path else Settings()
-
-
 def anchor(spec: str, root: Path) -> str:
     """Write a target of a configuration file in `root` as seen from the current folder."""
     file, separator, rest = spec.partition(":")

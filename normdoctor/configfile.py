@@ -46,6 +46,16 @@ class File(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unk
     import_timeout: float | None = None
 
 
+def load_settings(
+    config: Path | None = None, *, isolated: bool = False, start: Path | None = None
+) -> Settings:
+    """Read the settings of the nearest configuration file, or of `config`; defaults when isolated."""
+    if isolated:
+        return Settings()
+    path = config or find(start or Path.cwd())
+    return read(path) if path else Settings()
+
+
 def find(start: Path) -> Path | None:
     """The nearest configuration file at `start` or above; the nearest wins, none are merged."""
     for folder in (start, *start.parents):

@@ -122,7 +122,8 @@ def make_settings(
     targets: tuple[str, ...], config: Path | None, isolated: bool, **given: Any
 ) -> tuple[tuple[str, ...], Settings]:
     """The targets to check, and the settings: the configuration file's with the options over them."""
-    from normdoctor.config import load_settings, override
+    from normdoctor.config import override
+    from normdoctor.configfile import load_settings
     from normdoctor.findings import Confidence
     from normdoctor.selection import split_node_id, split_selectors
 

@@ -114,7 +114,7 @@ class Watch:
 
     def report(self) -> Report:
         """Judge what was measured so far, by the rules that rest on measurements."""
-        from normdoctor.config import load_settings
+        from normdoctor.configfile import load_settings
         from normdoctor.rules import all_rules
         from normdoctor.running import check_facts
 

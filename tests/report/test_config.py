@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from normdoctor.config import Settings, anchor, load_settings, override
+from normdoctor.config import Settings, anchor, override
+from normdoctor.configfile import load_settings
 from normdoctor.errors import ConfigError
 from normdoctor.findings import Confidence
 
