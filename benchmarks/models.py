@@ -121,10 +121,10 @@ def transformers(batch: int = 2) -> Iterator[Entry]:
 def _transformers_inputs(model: Any) -> ExampleInputs:
     """By the model's `main_input_name`, as far as its bare forward on meta takes it."""
     choices = list(itertools.islice(_from_config(model), 6))
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     for example in choices:
-        on_meta = {key: value.to("meta") for key, value in example.kwargs.items()}
         with contextlib.suppress(Exception):
-            model(**on_meta)
+            model(**{key: value.to(device) for key, value in example.kwargs.items()})
             return example
     if choices:
         return choices[0]
