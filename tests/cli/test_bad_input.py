@@ -347,6 +347,7 @@ def test_one_clear_error(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     written(tmp_path, files)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     before, modules = snapshot(tmp_path), set(sys.modules)
     streams = sys.stdout, sys.stderr, sys.stdin
     result = cli(*(line.split() if isinstance(line, str) else line))
