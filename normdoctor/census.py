@@ -36,6 +36,32 @@ def functional_norms(facts: Facts) -> list[Node]:
     return list(found.values())
 
 
+#: A hand-written norm reduces its input, takes a root or divides by it, and is not longer than this.
+_REDUCES = frozenset(("mean", "var", "std", "var_mean", "std_mean", "norm", "sum"))
+_DIVIDES = frozenset(("rsqrt", "sqrt", "div", "reciprocal"))
+_MOST_CALLS = 30
+
+
+def handwritten_norms(facts: Facts) -> dict[str, int]:
+    """Type to the number of modules whose own calls look like those of a norm: a guess, no more.
+
+    Only such a guess, since the same calls also make other things; rules do not rely on it.
+    """
+    norms = {module.path for module in facts.modules if module.role == "norm"}
+    calls: dict[str, list[str]] = {}
+    for node in facts.nodes:
+        if node.call == 0 and node.scope not in norms:
+            calls.setdefault(node.scope, []).append("leaf" if node.module is not None else node.kind)
+    types = {module.path: module.type for module in facts.modules if not module.leaf}
+    counted = Counter(
+        types[path]
+        for path, kinds in calls.items()
+        if path and path in types and len(kinds) <= _MOST_CALLS and "leaf" not in kinds
+        if _REDUCES & set(kinds) and _DIVIDES & set(kinds)
+    )
+    return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
+
+
 def count_norms(facts: Facts) -> dict[str, int]:
     """Type of norm to how many there are, the most frequent first."""
     counted = Counter(module.type for module in norm_modules(facts))

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from normdoctor.census import count_norms, count_parameters
+from normdoctor.census import count_norms, count_parameters, handwritten_norms
 from normdoctor.config import Settings
 from normdoctor.environment import environment
 from normdoctor.errors import NormDoctorError, UsageError
@@ -207,11 +207,20 @@ def _summary(facts: Facts) -> TargetSummary:
         name=facts.target,
         recorded=facts.recorded,
         inputs=facts.inputs,
-        notes=facts.notes,
+        notes=(*facts.notes, *_unjudged(facts)),
         norms=count_norms(facts),
         modules=len(facts.modules),
         parameters=count_parameters(facts),
     )
+
+
+def _unjudged(facts: Facts) -> list[str]:
+    """Say which modules look like norms that no rule judges."""
+    found = handwritten_norms(facts)
+    if not found:
+        return []
+    types = ", ".join(f"{count} {kind}" for kind, count in found.items())
+    return [f"what looks like hand-written norms is not judged: {types}"]
 
 
 def _crash(rule: type[Rule], facts: Facts, summary: str) -> Finding:

@@ -158,3 +158,10 @@ class TestHandWritten:
         before = own.eval().moving_mean
         own(torch.randn(4, 6, 5, 5))
         assert not torch.equal(own.moving_mean, before)
+
+
+def test_hand_written_norms_are_named_where_no_rule_judges_them():
+    (target,) = normdoctor.check("examples/lenet_sigmoid_bn.py").targets
+    assert "what looks like hand-written norms is not judged: 4 BatchNorm" in target.notes
+    (target,) = normdoctor.check("examples/prenorm_transformer.py").targets
+    assert not any("hand-written" in note for note in target.notes)
