@@ -149,13 +149,13 @@ class TestGroup:
 class TestUnexpected:
     @pytest.fixture
     def broken(self, monkeypatch):
-        from normdoctor import config
+        from normdoctor import configfile
 
         def install(error):
             def load(*_, **__):
                 raise error
 
-            monkeypatch.setattr(config, "load_settings", load)
+            monkeypatch.setattr(configfile, "load_settings", load)
 
         return install
 
