@@ -113,7 +113,8 @@ def facts_of(spec: str, settings: Settings) -> tuple[Facts, ...]:
     if settings.from_facts is not None:
         return load_facts(settings.from_facts)
     request = _request(spec, settings)
-    return tuple(_explained(_examined(target, request)) for target in _load(spec, settings))
+    given = bool(settings.inputs_for(spec))
+    return tuple(_explained(_examined(target, request), given=given) for target in _load(spec, settings))
 
 
 def _load(spec: str, settings: Settings) -> list[Target]:
@@ -171,10 +172,15 @@ def _examined(target: Target, request: Request) -> Examination:
         return examine(target, request)
 
 
-def _explained(examination: Examination) -> Facts:
-    """The facts, with the reason among the notes where the forward could not be recorded."""
+def _explained(examination: Examination, *, given: bool) -> Facts:
+    """The facts, with the reason among the notes where the forward could not be recorded.
+
+    Inputs that the user gave and that do not run are the user's to mend.
+    """
     if examination.error is None:
         return examination.facts
+    if given:
+        raise examination.error
     from msgspec.structs import replace
 
     return replace(examination.facts, notes=(*examination.facts.notes, examination.error.message))

@@ -12,8 +12,8 @@ from torch.utils.checkpoint import checkpoint
 from normdoctor.errors import TraceError, UsageError
 from normdoctor.facts import Facts
 from normdoctor.probing.hooks import Observer
-from normdoctor.tracing.wrappers import unwrapped
 from normdoctor.probing.probe import measure, probe
+from normdoctor.tracing.wrappers import unwrapped
 
 
 class Functional(nn.Module):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -26,7 +25,7 @@ SCHEMAS = (
 
 
 @pytest.fixture(scope="session", autouse=True)
-def torchvision_operators() -> Iterator[None]:
+def torchvision_operators() -> None:
     """Declare torchvision's operators where its compiled ones do not load, so that it imports."""
     if importlib.util.find_spec("torchvision") is None:
         pytest.skip("torchvision is not installed")
@@ -35,4 +34,3 @@ def torchvision_operators() -> Iterator[None]:
         for schema in SCHEMAS:
             library.define(schema)
     importlib.import_module("torchvision")
-    yield
