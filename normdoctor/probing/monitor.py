@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -114,13 +113,12 @@ class Watch:
 
     def report(self) -> Report:
         """Judge what was measured so far, by the rules that rest on measurements."""
-        from normdoctor.configfile import load_settings
+        from normdoctor.config import Settings
         from normdoctor.rules import all_rules
         from normdoctor.running import check_facts
 
         measured = tuple(rule.code for rule in all_rules() if rule.needs)
-        settings = replace(load_settings(), select=measured, extend_select=())
-        return check_facts([self._facts()], settings)
+        return check_facts([self._facts()], Settings(select=measured))
 
     def _facts(self) -> Facts:
         from normdoctor.tracing.construction import origins_for
