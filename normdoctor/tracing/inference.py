@@ -26,7 +26,7 @@ MAX_REAL_TRIALS = 6  # with values, for forwards that ask for them
 BATCH = 2  # the smallest batch with which BatchNorm trains
 TOKENS = 16
 
-_IMAGES = {1: (28, 32, 224, 64, 256), 3: (224, 32, 64, 256, 28, 96, 128, 299, 384, 512)}
+_IMAGES = {1: (28, 32, 224, 64, 256, 105), 3: (224, 32, 64, 256, 28, 96, 128, 299, 384, 512)}
 _LENGTHS = (128, 16, 1000, 16000, 512, 1024)
 
 Shape = tuple[tuple[int, ...], torch.dtype, int]
@@ -86,13 +86,17 @@ def candidates(model: nn.Module, names: list[str]) -> Iterator[ExampleInputs]:
         yield ExampleInputs((), {}, "inferred", "no arguments")
         return
     options = [list(_options(model, name, index)) for index, name in enumerate(names)]
-    limits = [None] if len(names) == 1 else [3, 8]
-    seen: set[tuple[Shape, ...]] = set()
-    for limit in limits:
-        for combination in itertools.product(*(choices[:limit] for choices in options)):
-            if combination not in seen:
-                seen.add(combination)
-                yield _example(names, combination)
+    for combination in dict.fromkeys(_combinations(options)):
+        yield _example(names, combination)
+
+
+def _combinations(options: list[list[Shape]]) -> Iterator[tuple[Shape, ...]]:
+    """The likeliest shapes of all arguments; then one for all, as siamese networks take; then more."""
+    if len(options) > 1:
+        yield from itertools.product(*(choices[:3] for choices in options))
+        common = [shape for shape in options[0] if all(shape in choices for choices in options)]
+        yield from ((shape,) * len(options) for shape in common)
+    yield from itertools.product(*(choices[: 8 if len(options) > 1 else None] for choices in options))
 
 
 def _example(names: list[str], shapes: tuple[Shape, ...]) -> ExampleInputs:

@@ -112,7 +112,15 @@ class Recorder(TorchFunctionMode):
                 raise
             if not self.meta or not any(meta.on_meta(one) for one in meta.tensors((args, kwargs))):
                 raise
+            return self._retry(name, func, args, kwargs)
+
+    def _retry(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
             return meta.retry(name, func, args, kwargs)
+        except NotImplementedError:
+            # `torch.where(mask)` and `x[mask]` have no shape without values, some calls no meta kernel.
+            self.value_wanted = name
+            raise
 
     def _classify(self, func: Any) -> tuple[str, Any]:
         name = getattr(func, "__name__", "")
