@@ -121,8 +121,8 @@ class NormNeverApplied(Rule):
         used = _Use(graph)
         for module in graph.facts.modules:
             own = [name for name in module.parameters if graph.parameters[name].kind == "parameter"]
-            if module.base not in NORMS or not module.registered or not own:
-                continue
+            if module.base not in NORMS or not own or module.path.endswith("]"):
+                continue  # the last: an element of a plain list, of which others may be in use
             if used.parameters.intersection(module.parameters) or graph.calls_of(module.path):
                 continue
             if module.calls == 0 and self._forgotten(graph, used, module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from normdoctor.facts import Node
+from normdoctor.facts import Location, Node
 from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule
@@ -121,9 +121,7 @@ class SharedBatchnorm(Rule):
             location=graph.modules[path].origin or nodes[0].location,
             severity=Severity.INFO if again else Severity.WARNING,
             evidence={"calls": len(nodes), "after": names},
-            related=tuple(
-                (f"call {number}", node.location) for number, node in enumerate(nodes[:4], start=1)
-            ),
+            related=_places(nodes[:4]),
             help="Give each place a BatchNorm of its own, or use a norm without running statistics.",
         )
 
@@ -143,3 +141,14 @@ class SharedBatchnorm(Rule):
                     for node in graph.by_role("linear")
                 )
         return False
+
+
+def _places(nodes: list[Node]) -> tuple[tuple[str, Location | None], ...]:
+    """Where the calls stand; those of one place, as in a branch that runs again, share a label."""
+    numbers: dict[Location | None, list[str]] = {}
+    for number, node in enumerate(nodes, start=1):
+        numbers.setdefault(node.location, []).append(str(number))
+    return tuple(
+        (f"call {one[0]}" if len(one) == 1 else f"calls {', '.join(one[:-1])} and {one[-1]}", location)
+        for location, one in numbers.items()
+    )
