@@ -56,7 +56,8 @@ def coverage(report: Report, style: Style) -> list[str]:
     elif report.findings:
         lines = [f"{severities(report)} in {layers}, {rules}."]
     else:
-        lines = [f"{layers}, {rules}, no findings."]
+        where = " in what could be examined" if report.problems else ""
+        lines = [f"{layers}, {rules}, no findings{where}."]
     if report.skipped:
         share = f"{len(ran)} of {len(report.results)}"
         what = "rules" if len(report.targets) == 1 else "checks (rule and target)"

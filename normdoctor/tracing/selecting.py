@@ -179,6 +179,8 @@ def _nothing_found(loaded: Loaded, survey: Survey, shown: str, stopped: str | No
     """Say what was looked for, what was found, and what stood in the way."""
     if survey.failures:
         name, reason = survey.failures[0]
+        if stopped and loaded.missing:
+            stopped += f"; not installed, so a placeholder stood in: {', '.join(loaded.missing)}"
         listed = "; ".join(f"{name} ({reason})" for name, reason in survey.failures[:6])
         if len(survey.failures) == 1 and reason.startswith("missing "):
             error = cannot_build(f"{shown}:{name}", tuple(reason[8:].split(", ")), shown)

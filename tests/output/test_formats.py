@@ -188,6 +188,8 @@ def test_nothing_found_is_never_a_bare_tick():
     assert "no findings" not in str(msgspec.structs.replace(clean, results=skipped))
     assert "no rule could run" in str(msgspec.structs.replace(clean, results=skipped))
     assert "No rule was selected." in str(msgspec.structs.replace(clean, results=()))
+    partly = msgspec.structs.replace(clean, problems=report().problems)
+    assert "5 rules, no findings in what could be examined." in str(partly)
 
 
 def test_several_targets_are_told_apart():

@@ -187,3 +187,26 @@ def test_an_object_that_is_no_model(folder: Path, value: object, words: list[str
         from_object(value)
     for word in words:
         assert word in str(caught.value) or word == "OrderedDict"
+
+
+def test_a_missing_library_is_named_where_it_left_no_model(tmp_path: Path) -> None:
+    file = tmp_path / "patches.py"
+    file.write_text(
+        "from not_there_at_all import Rearrange\n"
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, width):\n"
+        "        super().__init__()\n"
+        "        self.layers = nn.Sequential(Rearrange('b c -> c b'), nn.Linear(width, 2))\n"
+        "    def forward(self, x):\n"
+        "        return self.layers(x)\n"
+        "class Other(nn.Module):\n"
+        "    def __init__(self, width):\n"
+        "        super().__init__()\n"
+        "    def forward(self, x):\n"
+        "        return x\n"
+        "net = Net(4)\n"
+    )
+    with pytest.raises(TargetError) as caught:
+        load(str(file))
+    assert "not installed, so a placeholder stood in: not_there_at_all" in caught.value.hint
