@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from normdoctor.tracing.example import ExampleInputs
+from normdoctor.loading.example import ExampleInputs
 from normdoctor.tracing.inference import _from_config
 
 

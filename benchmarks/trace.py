@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from models import ZOOS
 
 import normdoctor
+from normdoctor.loading.state import inventory
 from normdoctor.tracing.inputs import as_example
 from normdoctor.tracing.recording import record
-from normdoctor.tracing.state import inventory
 
 
 def turn(action: Callable[[], Any]) -> float:

@@ -28,11 +28,11 @@ from models import ZOOS, Entry
 
 from normdoctor.config import Settings
 from normdoctor.errors import NormDoctorError
+from normdoctor.loading.target import from_object
 from normdoctor.running import Session
 from normdoctor.tracing.examine import Request, examine
 from normdoctor.tracing.inputs import as_example
 from normdoctor.tracing.recording import Recording, input_tensors, output_tensors
-from normdoctor.tracing.target import from_object
 
 
 def run(entry: Entry, *, replay: float, rules: bool) -> dict[str, Any]:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import torch
 
     from normdoctor.facts import Facts
+    from normdoctor.loading.target import Target
     from normdoctor.tracing.examine import Examination, Request
-    from normdoctor.tracing.target import Target
 
 
 def check(
@@ -118,8 +118,8 @@ def facts_of(spec: str, settings: Settings) -> tuple[Facts, ...]:
 
 
 def _load(spec: str, settings: Settings) -> list[Target]:
-    from normdoctor.tracing.soundness import foreign_errors
-    from normdoctor.tracing.target import load
+    from normdoctor.loading.soundness import foreign_errors
+    from normdoctor.loading.target import load
 
     limit = settings.import_timeout
     with foreign_errors(spec):
@@ -127,7 +127,7 @@ def _load(spec: str, settings: Settings) -> list[Target]:
 
 
 def _targets(model: object) -> list[Target]:
-    from normdoctor.tracing.target import from_object, load
+    from normdoctor.loading.target import from_object, load
 
     return load(model) if isinstance(model, str) else [from_object(model)]
 
@@ -164,8 +164,8 @@ def _check(
 
 
 def _examined(target: Target, request: Request) -> Examination:
+    from normdoctor.loading.soundness import foreign_errors
     from normdoctor.tracing.examine import examine
-    from normdoctor.tracing.soundness import foreign_errors
 
     # What forward prints is no part of the report: it goes where the file's own prints go.
     with target.active(), foreign_errors(target.name), contextlib.redirect_stdout(sys.stderr):

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from normdoctor.errors import UsageError, kind_of
 from normdoctor.facts import Facts
 from normdoctor.findings import Finding
+from normdoctor.loading.wrappers import unwrapped
 from normdoctor.probing.hooks import Observer
 from normdoctor.probing.probe import Measurements
-from normdoctor.tracing.wrappers import unwrapped
 
 if TYPE_CHECKING:
     from normdoctor.report import Report
@@ -121,9 +121,9 @@ class Watch:
         return check_facts([self._facts()], Settings(select=measured))
 
     def _facts(self) -> Facts:
-        from normdoctor.tracing.construction import origins_for
+        from normdoctor.loading.construction import origins_for
+        from normdoctor.loading.state import inventory
         from normdoctor.tracing.extract import module_facts, parameter_facts
-        from normdoctor.tracing.state import inventory
 
         parts, measurements = inventory(self.model), self.measurements()
         notes = [f"watched {self.observed} of {self.steps or 1} steps"]

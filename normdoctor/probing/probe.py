@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from normdoctor.errors import TraceError, UsageError, text_of
 from normdoctor.facts import Facts
+from normdoctor.loading.wrappers import unwrapped
 from normdoctor.probing.hooks import Observer
 from normdoctor.probing.sandbox import sandbox
-from normdoctor.tracing.wrappers import unwrapped
 
 #: `Facts.measurements`: the name of a statistic to its figures, by site.
 Measurements = dict[str, dict[str, Any]]

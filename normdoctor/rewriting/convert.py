@@ -13,13 +13,13 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from normdoctor.errors import RewriteError, TraceError, UsageError, kind_of
+from normdoctor.loading.example import ExampleInputs
+from normdoctor.loading.wrappers import unwrapped
 from normdoctor.rewriting.conversions import find_conversion
 from normdoctor.rewriting.conversions.base import Conversion, Place, Refused
 from normdoctor.rewriting.surgery import carry_over, exchange, paths_of
 from normdoctor.rewriting.verify import Difference, Outputs, compare, input_shapes, run
-from normdoctor.tracing.example import ExampleInputs
 from normdoctor.tracing.inputs import as_example, to_device
-from normdoctor.tracing.wrappers import unwrapped
 
 #: Which layers to convert: glob patterns of their paths, or a function of path and module.
 Where = str | Sequence[str] | Callable[[str, nn.Module], bool]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from normdoctor.errors import TraceError
+from normdoctor.loading.example import ExampleInputs
 from normdoctor.probing.sandbox import sandbox
-from normdoctor.tracing.example import ExampleInputs
 from normdoctor.tracing.recording import output_tensors
 
 #: The outputs of one model by mode: tensors by name, or the text of the error that it raised.

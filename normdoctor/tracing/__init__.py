@@ -1,1 +1,1 @@
-"""From a model to facts: load, find inputs, record one forward, extract. The home of torch.fx."""
+"""From a model to facts: find inputs, record one forward, extract. The home of torch.fx."""

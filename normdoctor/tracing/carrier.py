@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from normdoctor.tracing.state import Inventory, Snapshot
+from normdoctor.loading.state import Inventory, Snapshot
 
 Carrier = Literal["meta", "fake", "real"]
 

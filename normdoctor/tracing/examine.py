@@ -12,17 +12,17 @@ import torch
 
 from normdoctor.errors import NormDoctorError, TraceError, UsageError, brief
 from normdoctor.facts import Facts, LossFact, Node
-from normdoctor.tracing.construction import origins_for
-from normdoctor.tracing.example import ExampleInputs
+from normdoctor.loading.construction import origins_for
+from normdoctor.loading.example import ExampleInputs
+from normdoctor.loading.soundness import demand_sound
+from normdoctor.loading.sourceloss import SourceLoss
+from normdoctor.loading.state import inventory
+from normdoctor.loading.target import Target
 from normdoctor.tracing.extract import extract, module_facts, parameter_facts
 from normdoctor.tracing.inference import infer
 from normdoctor.tracing.inputs import as_example, describe_inputs, parse_inputs, to_device
 from normdoctor.tracing.losses import loss_call
 from normdoctor.tracing.recording import LossCall, Recording, record
-from normdoctor.tracing.soundness import demand_sound
-from normdoctor.tracing.sourceloss import SourceLoss
-from normdoctor.tracing.state import inventory
-from normdoctor.tracing.target import Target
 from normdoctor.tracing.weights import weight_facts
 
 

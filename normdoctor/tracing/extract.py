@@ -9,11 +9,12 @@ import torch
 from torch import fx, nn
 
 from normdoctor.facts import Facts, InputFact, LossFact, ModuleFact, Node, ParameterFact, TensorFact
-from normdoctor.tracing import frames, roles
-from normdoctor.tracing.origins import Origin
+from normdoctor.loading import frames
+from normdoctor.loading.origins import Origin
+from normdoctor.loading.state import Inventory
+from normdoctor.tracing import roles
 from normdoctor.tracing.recorder import is_leaf_type
 from normdoctor.tracing.recording import Recording
-from normdoctor.tracing.state import Inventory
 from normdoctor.tracing.tape import META_KEY, Call
 
 _REGIONS = (torch.amp.autocast_mode._enter_autocast, torch.amp.autocast_mode._exit_autocast)

@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 from normdoctor.errors import TraceError
-from normdoctor.tracing.example import ExampleInputs
+from normdoctor.loading.example import ExampleInputs
+from normdoctor.loading.state import inventory
 from normdoctor.tracing.inputs import random_tensor
 from normdoctor.tracing.recording import ForwardError, LossCall, Recording, record
-from normdoctor.tracing.state import inventory
 
 MAX_TRIALS = 96
 MAX_REAL_TRIALS = 6  # with values, for forwards that ask for them

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from normdoctor.errors import UsageError, near
-from normdoctor.tracing.example import ExampleInputs, InputSource
+from normdoctor.loading.example import ExampleInputs, InputSource
 
 _SPEC = re.compile(
     r"^(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>[0-9]+(?:[,x][0-9]+)*|scalar)"

@@ -21,9 +21,10 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from normdoctor.tracing import frames, meta
+from normdoctor.loading import frames
+from normdoctor.loading.state import Inventory, join
+from normdoctor.tracing import meta
 from normdoctor.tracing.carrier import Stand
-from normdoctor.tracing.state import Inventory, join
 from normdoctor.tracing.tape import Call, Scope, Tape
 
 #: Calls that ask a tensor for its values: nothing without data can answer them.

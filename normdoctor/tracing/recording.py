@@ -14,12 +14,12 @@ import torch
 from torch import fx, nn
 
 from normdoctor.errors import TraceError, text_of
+from normdoctor.loading import frames
+from normdoctor.loading.example import ExampleInputs
+from normdoctor.loading.state import Inventory, inventory
 from normdoctor.output.paths import shown_path
-from normdoctor.tracing import frames
 from normdoctor.tracing.carrier import Carrier, borrowed
-from normdoctor.tracing.example import ExampleInputs
 from normdoctor.tracing.recorder import Recorder
-from normdoctor.tracing.state import Inventory, inventory
 
 MAX_OUTPUT_DEPTH = 6
 

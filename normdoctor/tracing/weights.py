@@ -7,7 +7,7 @@ import math
 import torch
 
 from normdoctor.facts import WeightFact
-from normdoctor.tracing.state import Inventory
+from normdoctor.loading.state import Inventory
 
 CHUNK = 1 << 24  # elements looked at in one go: bounds the memory that a half-precision copy takes
 

@@ -11,9 +11,9 @@ from torch.utils.checkpoint import checkpoint
 
 from normdoctor.errors import TraceError, UsageError
 from normdoctor.facts import Facts
+from normdoctor.loading.wrappers import unwrapped
 from normdoctor.probing.hooks import Observer
 from normdoctor.probing.probe import measure, probe
-from normdoctor.tracing.wrappers import unwrapped
 
 
 class Functional(nn.Module):

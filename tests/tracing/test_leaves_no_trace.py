@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import normdoctor
 from normdoctor.errors import NormDoctorError
-from normdoctor.tracing.state import inventory
+from normdoctor.loading.state import inventory
 
 
 def fingerprint(model: nn.Module) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from normdoctor.errors import TraceError
 from normdoctor.graph import Graph
-from normdoctor.tracing.example import ExampleInputs
+from normdoctor.loading.example import ExampleInputs
 from normdoctor.tracing.extract import extract
 from normdoctor.tracing.recording import Recording, input_tensors, output_tensors, record
 

@@ -134,7 +134,7 @@ def call(factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
 
 
 def _is_download(error: BaseException | None) -> bool:
-    from normdoctor.tracing.stand_ins import NetworkBlockedError
+    from normdoctor.loading.stand_ins import NetworkBlockedError
 
     while error is not None:
         if isinstance(error, NetworkBlockedError) or "the network is off" in str(error):

@@ -18,9 +18,9 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from normdoctor.errors import brief
-from normdoctor.tracing.isolation import is_installed
-from normdoctor.tracing.timelimit import hasten
-from normdoctor.tracing.wrappers import wrapped
+from normdoctor.loading.isolation import is_installed
+from normdoctor.loading.timelimit import hasten
+from normdoctor.loading.wrappers import wrapped
 
 _OURS = str(Path(__file__).resolve().parent)
 

@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 from typing import Any
 
-from normdoctor.tracing.watching import Stopped
+from normdoctor.loading.watching import Stopped
 
 _DEFINING = (
     ast.Import,

@@ -10,8 +10,8 @@ import linecache
 from torch import nn
 
 from normdoctor.facts import Location
-from normdoctor.tracing.origins import Origin, Origins, character_column
-from normdoctor.tracing.state import inventory
+from normdoctor.loading.origins import Origin, Origins, character_column
+from normdoctor.loading.state import inventory
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -21,20 +21,20 @@ from typing import Any
 from torch.optim import Optimizer
 
 from normdoctor.errors import TargetError, brief
-from normdoctor.tracing.isolation import Imports, is_installed, preserved
-from normdoctor.tracing.origins import Origins, record_origins
-from normdoctor.tracing.placeholders import placeholders
-from normdoctor.tracing.recovery import define_rest
-from normdoctor.tracing.scopes import instances_of
-from normdoctor.tracing.stand_ins import (
+from normdoctor.loading.isolation import Imports, is_installed, preserved
+from normdoctor.loading.origins import Origins, record_origins
+from normdoctor.loading.placeholders import placeholders
+from normdoctor.loading.recovery import define_rest
+from normdoctor.loading.scopes import instances_of
+from normdoctor.loading.stand_ins import (
     cpu_for_cuda,
     filled_memory,
     kept_alive,
     lenient_arguments,
     no_network,
 )
-from normdoctor.tracing.timelimit import time_limit
-from normdoctor.tracing.watching import Stopped, Watch, traceback_free, watching
+from normdoctor.loading.timelimit import time_limit
+from normdoctor.loading.watching import Stopped, Watch, traceback_free, watching
 
 IMPORT_TIMEOUT = 20.0
 

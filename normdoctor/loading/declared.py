@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from normdoctor.tracing.example import ExampleInputs
+from normdoctor.loading.example import ExampleInputs
 
 #: Module-level names that hold example inputs.
 _NAMES = ("example_inputs", "example_input", "inputs")

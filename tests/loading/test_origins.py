@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from normdoctor.tracing.construction import origins_for
-from normdoctor.tracing.origins import Origin, Origins, record_origins
+from normdoctor.loading.construction import origins_for
+from normdoctor.loading.origins import Origin, Origins, record_origins
 
 SOURCE = """
 import copy

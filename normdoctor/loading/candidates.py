@@ -12,13 +12,13 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from normdoctor.errors import brief
-from normdoctor.tracing.building import arguments_for, call
-from normdoctor.tracing.importing import Loaded
-from normdoctor.tracing.origins import Origins
-from normdoctor.tracing.scopes import instances_of
-from normdoctor.tracing.soundness import flaw
-from normdoctor.tracing.watching import Stopped
-from normdoctor.tracing.wrappers import wrapped
+from normdoctor.loading.building import arguments_for, call
+from normdoctor.loading.importing import Loaded
+from normdoctor.loading.origins import Origins
+from normdoctor.loading.scopes import instances_of
+from normdoctor.loading.soundness import flaw
+from normdoctor.loading.watching import Stopped
+from normdoctor.loading.wrappers import wrapped
 
 #: How many classes and factories of one file are built.
 MAX_BUILT = 16

@@ -20,7 +20,7 @@ from torch import nn
 from torch.optim.optimizer import _global_optimizer_pre_hooks
 
 from normdoctor.errors import TargetError
-from normdoctor.tracing.target import load
+from normdoctor.loading.target import load
 
 RUDE = """
 import os, sys, random, signal, warnings, socket, argparse, threading

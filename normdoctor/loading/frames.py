@@ -9,12 +9,12 @@ from types import CodeType, FrameType
 import torch
 
 from normdoctor.facts import Location
-from normdoctor.tracing.origins import resolve
+from normdoctor.loading.origins import resolve
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 #: Here a recording begins: what called it is not part of the forward.
-_BORDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "recording.py")
+_BORDER = os.path.join(_OURS, "tracing", "recording.py")
 _outside: dict[CodeType, bool] = {}
 
 

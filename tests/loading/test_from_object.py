@@ -8,9 +8,9 @@ import torch
 from torch import fx, nn
 
 from normdoctor.errors import TargetError, UsageError
-from normdoctor.tracing.example import ExampleInputs
-from normdoctor.tracing.spec import parse_spec
-from normdoctor.tracing.target import from_object
+from normdoctor.loading.example import ExampleInputs
+from normdoctor.loading.spec import parse_spec
+from normdoctor.loading.target import from_object
 
 
 @dataclass

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from normdoctor.tracing.lossnames import (
+from normdoctor.loading.lossnames import (
     CHANGES,
     KEEPS,
     LOSS_CLASSES,

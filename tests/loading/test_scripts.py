@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from normdoctor.tracing.target import Target, load
+from normdoctor.loading.target import Target, load
 
 SCRIPTS = Path(__file__).parents[1] / "models" / "scripts"
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from normdoctor.errors import NormDoctorError, TargetError, UsageError
-from normdoctor.tracing.target import from_object, load
+from normdoctor.loading.target import from_object, load
 
 FILES = {
     "model.py": """

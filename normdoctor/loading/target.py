@@ -18,11 +18,11 @@ import torch
 from torch import nn
 
 from normdoctor.errors import TargetError, brief, kind_of, near
-from normdoctor.tracing.building import arguments_for, call
-from normdoctor.tracing.candidates import Candidate, instances, looked_through
-from normdoctor.tracing.declared import declared_by_model, declared_in_file
-from normdoctor.tracing.example import ExampleInputs
-from normdoctor.tracing.importing import (
+from normdoctor.loading.building import arguments_for, call
+from normdoctor.loading.candidates import Candidate, instances, looked_through
+from normdoctor.loading.declared import declared_by_model, declared_in_file
+from normdoctor.loading.example import ExampleInputs
+from normdoctor.loading.importing import (
     IMPORT_TIMEOUT,
     Loaded,
     Place,
@@ -31,13 +31,13 @@ from normdoctor.tracing.importing import (
     read_source,
     run_file,
 )
-from normdoctor.tracing.isolation import Imports, generators, is_own
-from normdoctor.tracing.origins import Origins, record_origins
-from normdoctor.tracing.selecting import choose, named
-from normdoctor.tracing.sourceloss import SourceLoss, losses_in
-from normdoctor.tracing.spec import Spec, parse_spec
-from normdoctor.tracing.stand_ins import filled_memory
-from normdoctor.tracing.watching import Watch
+from normdoctor.loading.isolation import Imports, generators, is_own
+from normdoctor.loading.origins import Origins, record_origins
+from normdoctor.loading.selecting import choose, named
+from normdoctor.loading.sourceloss import SourceLoss, losses_in
+from normdoctor.loading.spec import Spec, parse_spec
+from normdoctor.loading.stand_ins import filled_memory
+from normdoctor.loading.watching import Watch
 
 _EXPECTED = "expected an nn.Module, a factory without arguments or a target string such as model.py:Net"
 

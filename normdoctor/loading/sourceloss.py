@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from normdoctor.facts import Location
-from normdoctor.tracing.lossnames import (
+from normdoctor.loading.lossnames import (
     CHANGES,
     KEEPS,
     dotted,
     literal_keywords,
     torch_name,
 )
-from normdoctor.tracing.sourcefile import Function, SourceFile
+from normdoctor.loading.sourcefile import Function, SourceFile
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from typing import Any
 from torch import nn
 
 from normdoctor.errors import TargetError, brief, kind_of, near
-from normdoctor.tracing.building import arguments_for, call, cannot_build
-from normdoctor.tracing.candidates import Candidate, Survey, built, instances, is_loss, looked_through
-from normdoctor.tracing.importing import Loaded
-from normdoctor.tracing.soundness import demand_sound
-from normdoctor.tracing.spec import Spec
-from normdoctor.tracing.timelimit import time_limit
-from normdoctor.tracing.watching import Stopped
+from normdoctor.loading.building import arguments_for, call, cannot_build
+from normdoctor.loading.candidates import Candidate, Survey, built, instances, is_loss, looked_through
+from normdoctor.loading.importing import Loaded
+from normdoctor.loading.soundness import demand_sound
+from normdoctor.loading.spec import Spec
+from normdoctor.loading.timelimit import time_limit
+from normdoctor.loading.watching import Stopped
 
 _MISSING: Any = object()
 

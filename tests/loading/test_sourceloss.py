@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from normdoctor.tracing.sourceloss import SourceLoss, losses_in
+from normdoctor.loading.sourceloss import SourceLoss, losses_in
 
 HEAD = """
 import torch
@@ -203,7 +203,7 @@ def test_imports_decide_what_a_name_means() -> None:
 
 
 def test_it_does_not_import_torch() -> None:
-    code = "import sys, normdoctor.tracing.sourceloss; sys.exit('torch' in sys.modules)"
+    code = "import sys, normdoctor.loading.sourceloss; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

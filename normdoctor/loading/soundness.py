@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from normdoctor.errors import NormDoctorError, TargetError, TraceError, brief
+from normdoctor.loading import frames
+from normdoctor.loading.state import join
 from normdoctor.output.paths import shown_path
-from normdoctor.tracing import frames
-from normdoctor.tracing.state import join
 
 
 def flaw(model: nn.Module) -> str:

@@ -30,7 +30,7 @@ _VARARGS = 0x04
 
 #: The files of ours that call into a target: frames outside them are none of the target's.
 _BORDER = frozenset(
-    os.path.join(_OURS, "tracing", f"{name}.py") for name in ("building", "importing", "recovery")
+    os.path.join(_OURS, "loading", f"{name}.py") for name in ("building", "importing", "recovery")
 )
 
 #: A place in running code: the code object and the offset of the instruction.
