@@ -119,13 +119,22 @@ def masked(paths: tuple[str, ...]) -> str:
     """Name many modules in few words: a lone path as it is, several by what they share."""
     if len(paths) == 1:
         return _quoted(paths[0])
-    masks = sorted({mask(path) for path in paths})
+    alike: dict[str, list[str]] = {}
+    for path in paths:
+        alike.setdefault(mask(path), []).append(path)
+    masks = sorted(_shared(members) for members in alike.values())
     shown = ", ".join(_quoted(item) for item in masks[:3])
     return shown + (f" and {len(masks) - 3} more" if len(masks) > 3 else "")
 
 
 def _quoted(path: str) -> str:
     return f"`{path}`" if path else "the model"
+
+
+def _shared(paths: list[str]) -> str:
+    """Paths that differ in their indices, as one with `*` for those that differ."""
+    columns = zip(*(re.split(r"(\d+)", path) for path in paths), strict=True)
+    return "".join(parts[0] if len(set(parts)) == 1 else "*" for parts in columns)
 
 
 def fingerprint(code: str, modules: tuple[str, ...], target: str) -> str:

@@ -120,3 +120,11 @@ def test_order_of_arrival_does_not_matter(sites, rng: random.Random):
 
 def test_natural():
     assert sorted(["a.10.b", "a.9", "a", "b.1"], key=natural) == ["a", "a.9", "a.10.b", "b.1"]
+
+
+def test_only_the_indices_that_differ_are_masked():
+    from normdoctor.findings import masked
+
+    assert masked(("layers.0.fc2", "layers.11.fc2")) == "`layers.*.fc2`"
+    assert masked(("a.0.fc1", "a.0.fc2", "head")) == "`a.0.fc*`, `head`"
+    assert masked(("", "x.1")) == "the model, `x.1`"
