@@ -96,6 +96,34 @@ def _kept(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return args[0].to(*given[0], **given[1]) if changed else None
 
 
+def light_batch_norm(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """`torch.batch_norm` that keeps to shapes on meta.
+
+    torch's own goes through Python decompositions there, whose first use imports its compiler (more
+    than a second) and which take longer than the convolution in front.
+    """
+
+    def batch_norm(
+        input: torch.Tensor,
+        weight: torch.Tensor | None,
+        bias: torch.Tensor | None,
+        running_mean: torch.Tensor | None,
+        running_var: torch.Tensor | None,
+        *settings: Any,
+    ) -> torch.Tensor:
+        given = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
+        if not on_meta(input) or torch._C._is_torch_function_mode_enabled():
+            return original(input, *given.values(), *settings)
+        for name, tensor in given.items():
+            if tensor is not None and tensor.numel() != input.shape[1]:
+                raise RuntimeError(
+                    f"{name} should contain {input.shape[1]} elements not {tensor.numel()}"
+                )  # in torch's words
+        return torch.add(input, 0)
+
+    return batch_norm
+
+
 def retry(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run a call again, all of it on meta; raises what it raises there."""
     if name in _MOVES and args and on_meta(args[0]):

@@ -255,6 +255,7 @@ class Recorder(TorchFunctionMode):
                 (nn.Module, "__call__", recorded_call),
                 (torch.autograd.Function, "apply", classmethod(recorded_apply)),
                 (torch.jit.ScriptFunction, "__call__", recorded_script),
+                *([(torch, "batch_norm", meta.light_batch_norm(torch.batch_norm))] if self.meta else []),
                 *self._autocast_calls(),
             ):
                 stack.callback(setattr, owner, name, vars(owner)[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import textwrap
 from pathlib import Path
 
@@ -132,4 +133,6 @@ def test_exactly_the_planted_fault_is_found(code: str, tmp_path: Path) -> None:
     if marked:
         assert finding.location.file == str(file)
         assert [finding.location.line] == marked
-        assert finding.location.column > 1
+        span = text.splitlines()[finding.location.line - 1]
+        span = span[finding.location.column - 1 : finding.location.end_column - 1]
+        assert isinstance(ast.parse(span, mode="eval").body, ast.Call | ast.List), span
