@@ -388,7 +388,7 @@ def test_vmap_is_seen_but_cannot_be_run_again() -> None:
 
 def test_batch_norm_on_meta_keeps_to_shapes_and_to_the_words_of_torch() -> None:
     original = torch.batch_norm
-    with pytest.raises(TraceError, match="running_mean should contain 4 elements not 5|got 4|should contain"):
+    with pytest.raises(TraceError, match="should contain 4 elements not 5"):
         recorded(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(5)), torch.randn(2, 3, 8, 8))
     with pytest.raises(TraceError, match="more than 1 value per channel"):
         recorded(nn.BatchNorm1d(4), torch.randn(1, 4))
