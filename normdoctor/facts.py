@@ -49,13 +49,16 @@ class WeightFact(msgspec.Struct, frozen=True, kw_only=True):
     std: float
     uninitialized: bool = False
     """Built under torch's deterministic fill, it still holds the fill: nobody initialized it."""
+    values: tuple[float, ...] = ()
+    """The values themselves, of tensors with one axis and few elements (gamma, beta, running_var)."""
 
 
 class ParameterFact(msgspec.Struct, frozen=True, kw_only=True):
     """One parameter, buffer or plain tensor attribute of a module.
 
     `kind` is `"parameter"`, `"buffer"` or `"attribute"` (a tensor that is registered nowhere);
-    `aliases` are further names of the same tensor (tied weights).
+    `aliases` are further names of the same tensor (tied weights). `origin` is the expression that made
+    it, where that is known; `updated` is true where the recorded forward wrote into it or replaced it.
     """
 
     name: str
@@ -64,6 +67,8 @@ class ParameterFact(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = "parameter"
     trainable: bool = True
     aliases: tuple[str, ...] = ()
+    origin: Location | None = None
+    updated: bool = False
 
     @property
     def attribute(self) -> str:
@@ -97,6 +102,9 @@ class ModuleFact(msgspec.Struct, frozen=True, kw_only=True):
     origin: Location | None = None
     via: tuple[Location, ...] = ()
     """The frames outside the origin, innermost first: who asked for it to be built."""
+    reparametrized: dict[str, str] = {}
+    """Parameter to how it is computed: `weight_norm`, `spectral_norm` (torch.nn.utils, the old way),
+    `parametrizations.weight_norm`, ... or the name of the parametrization's class."""
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +127,9 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
         mutates: The node whose memory an in-place call overwrites.
         view_of: The node with whose output the result shares memory.
         call: Which execution of its scope this is, counted from 0.
+        axes: What each axis of the first output stands for: `batch`, `channel`, `space`, `time`,
+            `heads`, `""` where unknown, several joined by `*` (`batch*time`) where they were merged,
+            outermost first; `()` where nothing is known.
     """
 
     index: int
@@ -136,6 +147,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     mutates: int | None = None
     view_of: int | None = None
     call: int = 0
+    axes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -155,6 +167,78 @@ class LossFact(msgspec.Struct, frozen=True, kw_only=True):
     certain: bool
     location: Location | None = None
     config: dict[str, Any] = {}
+
+
+class HandwrittenNorm(msgspec.Struct, frozen=True, kw_only=True):
+    """Code of the user's that computes a norm: proposed by the graph, confirmed by numbers.
+
+    Args:
+        kind: Which norm, in torch.nn.functional's words: `layer_norm`, `rms_norm`, `batch_norm`,
+            `group_norm`, `instance_norm`, `normalize`; `""` where the numbers fit none.
+        module: The path of the module that computes it.
+        input: The node whose output is normalized, `output` the one that holds the result.
+        nodes: Everything from the one to the other, in execution order.
+        reduced: The axes of the input that mean and variance are taken over, counted from 0.
+        centred: The mean is subtracted.
+        unbiased: The variance divides by n - 1; None where it cannot be told.
+        eps: The epsilon that is added, None for none or unknown.
+        eps_place: `inside` the root, `outside` it, `clamp`, or `none`.
+        running: It has running statistics.
+        inverted: It multiplies where it should divide.
+        confirmed: The numbers were compared with the formula.
+        evidence: Further figures of the confirmation.
+    """
+
+    kind: str
+    module: str
+    input: int
+    output: int
+    nodes: tuple[int, ...]
+    reduced: tuple[int, ...] = ()
+    centred: bool = True
+    unbiased: bool | None = None
+    eps: float | None = None
+    eps_place: str = ""
+    running: bool = False
+    inverted: bool = False
+    confirmed: bool = False
+    location: Location | None = None
+    evidence: dict[str, Any] = {}
+
+
+class OptimizerGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """One parameter group: names of the model's parameters, and the number of foreign ones."""
+
+    parameters: tuple[str, ...]
+    foreign: int = 0
+    options: dict[str, Any] = {}
+    """The group's settings that are plain values: `lr`, `weight_decay`, `momentum`, ..."""
+
+
+class OptimizerFact(msgspec.Struct, frozen=True, kw_only=True):
+    """An optimizer that trains the model: the name of its class and its groups."""
+
+    type: str
+    groups: tuple[OptimizerGroup, ...]
+    location: Location | None = None
+
+
+class TensorComparison(msgspec.Struct, frozen=True, kw_only=True):
+    """A tensor of the model beside that of the same name in the reference.
+
+    `distance` is the largest absolute difference, None where shapes differ or values are unknown.
+    """
+
+    equal: bool
+    distance: float | None = None
+    reference: WeightFact | None = None
+
+
+class ReferenceFact(msgspec.Struct, frozen=True, kw_only=True):
+    """The model compared, name by name, with the one that it is a copy or a moving average of."""
+
+    tensors: dict[str, TensorComparison]
+    missing: tuple[str, ...] = ()
 
 
 class InputFact(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,6 +263,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     nodes: tuple[Node, ...] = ()
     inputs: tuple[InputFact, ...] = ()
     losses: tuple[LossFact, ...] = ()
+    handwritten: tuple[HandwrittenNorm, ...] = ()
+    optimizers: tuple[OptimizerFact, ...] = ()
+    reference: ReferenceFact | None = None
     weights: dict[str, WeightFact] | None = None
     measurements: dict[str, dict[str, Any]] | None = None
     recorded: str = ""

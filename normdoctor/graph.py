@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from typing import NamedTuple
 
-from normdoctor.facts import Facts, Location, ModuleFact, Node, ParameterFact, TensorFact
+from normdoctor.facts import Facts, HandwrittenNorm, Location, ModuleFact, Node, ParameterFact, TensorFact
 
 #: Kinds that hand every value on, in another shape, type or memory, and change none.
 PRESERVING = frozenset(
@@ -14,6 +15,19 @@ PRESERVING = frozenset(
     "requires_grad view_as reshape_as requires_grad_ squeeze_ unsqueeze_ moveaxis mT T "
     "channel_shuffle pixel_shuffle pixel_unshuffle cpu cuda type_as adjoint _unsafe_view".split()
 )
+
+
+class Norm(NamedTuple):
+    """A norm that acts on an activation: a module, a function, or code of the user's.
+
+    `input` is the node whose output is normalized, None where it is not in the graph; `output` holds
+    the result. Both are the same place in the graph only for a hand-written norm of no nodes.
+    """
+
+    kind: str
+    input: Node | None
+    output: Node
+    handwritten: HandwrittenNorm | None = None
 
 
 class Graph:
@@ -88,6 +102,52 @@ class Graph:
     def by_role(self, *roles: str) -> Iterator[Node]:
         """Nodes of these roles, in execution order."""
         return (node for node in self.nodes if node.role in roles)
+
+    @cached_property
+    def norms(self) -> list[Norm]:
+        """Every norm of an activation, in execution order, whichever way it is written.
+
+        `F.normalize` and local response norm are among them; a norm of a weight (weight
+        standardization) is not, since it reads no activation.
+        """
+        by_hand = {index for norm in self.facts.handwritten for index in norm.nodes}
+        found = [
+            Norm(node.kind, self.nodes[node.inputs[0]], node)
+            for node in self.by_role("norm")
+            if node.inputs and node.index not in by_hand
+        ]
+        found += [
+            Norm(norm.kind, self.nodes[norm.input], self.nodes[norm.output], norm)
+            for norm in self.facts.handwritten
+            if norm.confirmed and norm.kind
+        ]
+        return sorted(found, key=lambda norm: norm.output.index)
+
+    @cached_property
+    def _norm_of(self) -> dict[int, Norm]:
+        return {norm.output.index: norm for norm in self.norms}
+
+    def norm_at(self, node: Node) -> Norm | None:
+        """The norm whose result `node` holds, None where it holds none."""
+        return self._norm_of.get(node.index)
+
+    @cached_property
+    def _norms_on(self) -> dict[int, list[Norm]]:
+        found: dict[int, list[Norm]] = {}
+        for norm in self.norms:
+            if norm.input is not None:
+                found.setdefault(self.through(norm.input).index, []).append(norm)
+        return found
+
+    def norms_of(self, node: Node) -> list[Norm]:
+        """The norms that act on what `node` returns, looking through transparent nodes."""
+        return self._norms_on.get(self.through(node).index, [])
+
+    def through(self, node: Node) -> Node:
+        """The node that computed the values of `node`: itself, or what stands before transparent ones."""
+        while self.transparent(node) and node.inputs:
+            node = self.nodes[node.inputs[0]]
+        return node
 
     def calls_of(self, path: str) -> list[Node]:
         """Every call of the leaf module at `path`, in execution order."""

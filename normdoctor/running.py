@@ -139,8 +139,8 @@ def why_skipped(rule: type[Rule], facts: Facts) -> str:
         "graph": (not facts.nodes, "the forward could not be recorded"),
         "weights": (facts.weights is None, "the values of the weights are not known"),
         "loss": (not facts.losses, "no loss was given or found in the source"),
-        "optimizer": (not getattr(facts, "optimizers", ()), "no optimizer was given or found"),
-        "reference": (getattr(facts, "reference", None) is None, "no reference was given"),
+        "optimizer": (not facts.optimizers, "no optimizer was given or found"),
+        "reference": (facts.reference is None, "no reference was given"),
     }
     reasons = [reason for need, (lacks, reason) in missing.items() if need in rule.requires and lacks]
     unmeasured = sorted(rule.needs - set(facts.measurements or {}))

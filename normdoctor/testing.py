@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from normdoctor.facts import (
     Facts,
+    HandwrittenNorm,
     InputFact,
     Location,
     LossFact,
     ModuleFact,
     Node,
+    OptimizerFact,
+    OptimizerGroup,
     ParameterFact,
     TensorFact,
     WeightFact,
@@ -88,6 +91,8 @@ class FactsBuilder:
         self.inputs: list[InputFact] = []
         self.losses: list[LossFact] = []
         self.weights: dict[str, WeightFact] = {}
+        self.handwritten: list[HandwrittenNorm] = []
+        self.optimizers: list[OptimizerFact] = []
         self.module("", "Net", calls=1)
 
     def module(self, path: str, kind: str, **fields: Any) -> str:
@@ -163,6 +168,18 @@ class FactsBuilder:
         """Apply a loss to what a node returns."""
         self.losses.append(LossFact(kind=kind, node=node, certain=certain))
 
+    def norm_by_hand(self, kind: str, first: int, last: int, **fields: Any) -> None:
+        """State that the nodes after `first` up to `last` compute a norm of what `first` returns."""
+        fields.setdefault("module", self.nodes[last].scope)
+        fields.setdefault("confirmed", True)
+        nodes = tuple(range(first + 1, last + 1))
+        self.handwritten.append(HandwrittenNorm(kind=kind, input=first, output=last, nodes=nodes, **fields))
+
+    def optimizer(self, *groups: tuple[str, ...], kind: str = "AdamW", **options: Any) -> None:
+        """Train these groups of parameters, all with the same options."""
+        made = tuple(OptimizerGroup(parameters=names, options=options) for names in groups)
+        self.optimizers.append(OptimizerFact(type=kind, groups=made))
+
     def _append(self, *inputs: int, kind: str, shape: tuple[int, ...], **fields: Any) -> int:
         index = len(self.nodes)
         fields.setdefault("name", f"{kind}_{index}")
@@ -182,6 +199,8 @@ class FactsBuilder:
             nodes=tuple(self.nodes),
             inputs=tuple(self.inputs),
             losses=tuple(self.losses),
+            handwritten=tuple(self.handwritten),
+            optimizers=tuple(self.optimizers),
             weights=self.weights,
             recorded="meta",
             training=self.training,

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.nn.utils import parametrize
 
 from normdoctor.facts import Facts, InputFact, LossFact, ModuleFact, Node, ParameterFact, TensorFact
 from normdoctor.loading import frames
@@ -221,9 +222,35 @@ def module_facts(
                 aliases=aliases,
                 origin=origin.location if origin else None,
                 via=origin.via if origin else (),
+                reparametrized=reparametrizations(module),
             )
         )
     return tuple(found)
+
+
+def reparametrizations(module: nn.Module) -> dict[str, str]:
+    """Parameter to how it is computed from others: see `ModuleFact.reparametrized`."""
+    found: dict[str, str] = {}
+    for hook in module._forward_pre_hooks.values():
+        word = _OLD_HOOKS.get(type(hook).__name__)
+        if word is not None:
+            found[str(getattr(hook, "name", "weight"))] = word
+    holder = module._modules.get("parametrizations")
+    for name, chain in holder.named_children() if isinstance(holder, nn.ModuleDict) else ():
+        for one in chain.children() if isinstance(chain, parametrize.ParametrizationList) else ():
+            kind = type(one)
+            torch_own = kind.__module__ == "torch.nn.utils.parametrizations"
+            word = _PARAMETRIZATIONS.get(kind.__name__, kind.__name__.lower().strip("_"))
+            found[name] = f"parametrizations.{word}" if torch_own else kind.__name__
+    return found
+
+
+_OLD_HOOKS = {"WeightNorm": "weight_norm", "SpectralNorm": "spectral_norm"}
+_PARAMETRIZATIONS = {
+    "_WeightNorm": "weight_norm",
+    "_SpectralNorm": "spectral_norm",
+    "_Orthogonal": "orthogonal",
+}
 
 
 def parameter_facts(parts: Inventory) -> tuple[ParameterFact, ...]:
