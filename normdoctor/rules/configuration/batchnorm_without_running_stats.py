@@ -1,0 +1,107 @@
+"""ND204: a BatchNorm whose evaluation depends on the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from normdoctor.findings import Applicability, Finding, Fix
+from normdoctor.graph import Graph
+from normdoctor.rules.base import Rule
+from normdoctor.rules.layers import owner, tracks_statistics
+
+
+class BatchnormWithoutRunningStats(Rule):
+    """A BatchNorm that keeps no running statistics.
+
+    ## What it does
+    Finds BatchNorm layers built with `track_running_stats=False`, and calls of `F.batch_norm` without
+    running statistics on an activation.
+
+    ## Why is this bad?
+    Such a layer normalizes with the statistics of the batch in eval mode too. What the model says of
+    one sample then depends on the other samples of its batch, a batch of one value a channel raises an
+    error, and the accuracy changes with the batch size of the evaluation.
+
+    ## Example
+    ```python bad
+    import torch
+    from torch import nn
+
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False),
+        nn.BatchNorm2d(8, track_running_stats=False),  # ND204
+        nn.ReLU(),
+    )
+    inputs = torch.randn(4, 3, 8, 8)
+    ```
+
+    ```python bad
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(16, 32, bias=False)
+            self.gamma = nn.Parameter(torch.ones(32))
+            self.beta = nn.Parameter(torch.zeros(32))
+
+        def forward(self, x):
+            x = F.batch_norm(self.fc(x), None, None, self.gamma, self.beta, training=True)  # ND204
+            return F.relu(x)
+
+
+    model = Net()
+    inputs = torch.randn(8, 16)
+    ```
+
+    ```python good
+    import torch
+    from torch import nn
+
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, bias=False),
+        nn.InstanceNorm2d(8, affine=True),
+        nn.ReLU(),
+    )
+    inputs = torch.randn(4, 3, 8, 8)
+    ```
+
+    ## When to ignore
+    Where the batch of the evaluation is as large and as mixed as that of the training by design: some
+    generators, meta-learning with transductive BatchNorm, adaptation at test time.
+
+    ## References
+    - torch.nn.BatchNorm2d: with `track_running_stats=False` the layer "always uses batch statistics in
+      both training and eval modes".
+    - pytorch/pytorch issue 16793.
+    """
+
+    code = "ND204"
+    name = "batchnorm-without-running-stats"
+    category = "configuration"
+
+    def check(self, graph: Graph) -> Iterator[Finding]:
+        """Report each BatchNorm of an activation without running statistics, once."""
+        seen: set[str] = set()
+        for node in graph.by_role("norm"):
+            if node.kind != "batch_norm" or not node.inputs or tracks_statistics(graph, node):
+                continue
+            module = owner(graph, node)
+            key = module.path if module else f"#{node.index}"
+            if key in seen:
+                continue
+            seen.add(key)
+            yield self.finding(
+                graph,
+                f"{graph.named(node)} keeps no running statistics: "
+                "in eval mode its output depends on the batch",
+                node=node,
+                fix=Fix(title="track_running_stats=True", applicability=Applicability.UNSAFE,
+                        edits={"track_running_stats": "True"}) if module is not None else None,
+            )  # fmt: skip
