@@ -72,8 +72,12 @@ def near(name: str, candidates: list[str]) -> str | None:
     """Return "did you mean ...?" for a mistyped name, or None when nothing is near."""
     import difflib
 
-    lowered = {candidate.lower(): candidate for candidate in candidates}
-    matches = difflib.get_close_matches(name.lower(), list(lowered), n=3, cutoff=0.6)
+    spelled: dict[str, list[str]] = {}
+    for candidate in dict.fromkeys(candidates):
+        spelled.setdefault(candidate.lower(), []).append(candidate)
+    matches = difflib.get_close_matches(name.lower(), list(spelled), n=3, cutoff=0.6)
     if not matches:
         return None
-    return "Did you mean " + " or ".join(f"`{lowered[match]}`" for match in matches) + "?"
+    # `net` and `Net` are two names: both are offered.
+    found = [candidate for match in matches for candidate in spelled[match]][:3]
+    return "Did you mean " + " or ".join(f"`{candidate}`" for candidate in found) + "?"
