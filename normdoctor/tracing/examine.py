@@ -18,11 +18,12 @@ from normdoctor.loading.soundness import demand_sound
 from normdoctor.loading.sourceloss import SourceLoss
 from normdoctor.loading.state import inventory
 from normdoctor.loading.target import Target
-from normdoctor.tracing.extract import extract, module_facts, parameter_facts
+from normdoctor.tracing.extract import extract, module_facts, nodes_of, parameter_facts
 from normdoctor.tracing.inference import infer
 from normdoctor.tracing.inputs import as_example, describe_inputs, parse_inputs, to_device
 from normdoctor.tracing.losses import loss_call
 from normdoctor.tracing.recording import LossCall, Recording, record
+from normdoctor.tracing.secondlook import looked_again
 from normdoctor.tracing.weights import weight_facts
 
 
@@ -69,6 +70,7 @@ def examine(target: Target, request: Request) -> Examination:
             error = failed
     if recording is not None:
         facts = extract(target.name, recording, origins, extra_roles=request.roles, notes=tuple(notes))
+        facts = _with_second_look(facts, recording, request)
         facts = with_source_losses(facts, target.losses, target.name)
         parts = recording.parts
     else:
@@ -84,6 +86,16 @@ def examine(target: Target, request: Request) -> Examination:
         weights = weight_facts(parts, filled=target.origins is not None)
         facts = msgspec.structs.replace(facts, weights=weights)
     return Examination(facts, error, recording)
+
+
+def _with_second_look(facts: Facts, recording: Recording, request: Request) -> Facts:
+    def in_eval() -> tuple[Node, ...]:
+        model, example, carrier = recording.model, recording.example, recording.carrier
+        again = record(model, example, carriers=(carrier,), training=False)
+        return nodes_of(again, request.roles)
+
+    nodes = looked_again(facts.nodes, facts.modules, in_eval if recording.training else None)
+    return msgspec.structs.replace(facts, nodes=nodes)
 
 
 def usable_device(device: str | torch.device | None) -> torch.device | None:

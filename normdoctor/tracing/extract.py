@@ -176,6 +176,11 @@ def _function_name(target: Any) -> str:
     return str(name)
 
 
+def nodes_of(recording: Recording, extra_roles: Mapping[str, str]) -> tuple[Node, ...]:
+    """The steps of a recording."""
+    return _Extraction(recording, extra_roles).run()
+
+
 def tensor_facts(result: Any) -> tuple[TensorFact, ...]:
     """Shape and dtype of every tensor in a result."""
     if isinstance(result, torch.Tensor):
@@ -279,7 +284,7 @@ def extract(
 ) -> Facts:
     """Everything that the recording, the model and its origins say; weights and losses come later."""
     extra = extra_roles or {}
-    nodes = _Extraction(recording, extra).run()
+    nodes = nodes_of(recording, extra)
     inputs = tuple(
         InputFact(name=given, tensor=node.outputs[0], source=recording.example.source)
         for given, node in zip(recording.input_names, nodes, strict=False)
