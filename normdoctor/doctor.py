@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from normdoctor.config import Settings
@@ -31,6 +33,7 @@ def check(
     optimizer: object | None = None,
     data: Iterable[Any] | None = None,
     reference: torch.nn.Module | None = None,
+    weights: str | os.PathLike[str] | None = None,
     select: str | Sequence[str] | None = None,
     ignore: str | Sequence[str] | None = None,
     min_confidence: str = "medium",
@@ -43,12 +46,14 @@ def check(
             layer and uninitialized memory are seen) or a target string such as `"model.py:Net"`.
         inputs: What to call it with: a tensor, a tuple of positional arguments, a dict of keyword
             arguments, or specs as on the command line. Inferred, and said so, when None.
-        loss: A loss of torch's or any callable of the model's output (and `labels`); its call is
-            recorded too.
+        loss: A loss of torch's, any callable of the model's output (and `labels`), or the name of
+            one (`"cross_entropy"`, `"train.py:loss_fn"`); its call is recorded too.
         labels: The second argument of the loss; made up where it is needed and None.
         optimizer: The optimizer that trains the model.
         data: Batches for the measured rules: tensors, `(inputs, labels)` pairs or dicts.
         reference: The online model of which `model` is a moving average or a copy.
+        weights: A checkpoint whose weights stand in for the model's own during the check: what
+            `torch.save(model.state_dict())` wrote, or safetensors. Pickled objects are refused.
         select: Rules to run, by code, prefix or name; all when None.
         ignore: Rules not to run.
         min_confidence: `"low"`, `"medium"` or `"high"`: findings below it are counted, not shown.
@@ -75,7 +80,15 @@ def check(
         ignore=_selectors("ignore", ignore),
         min_confidence=Confidence(min_confidence),
     )
-    request = Request(inputs=inputs, loss=loss, labels=labels, device=device)
+    request = Request(
+        inputs=inputs,
+        loss=loss,
+        labels=labels,
+        optimizer=optimizer,
+        reference=reference,
+        weights=_path("weights", weights),
+        device=device,
+    )
     session = Session(settings)
     for target in _targets(model):
         _check(session, target, request, settings, None, data)
@@ -150,14 +163,18 @@ def _check(
 ) -> None:
     from dataclasses import replace
 
-    request = replace(request, requirements=session.requirements(target.name, spec))
-    examination = _examined(target, request)
-    facts = examination.facts
-    if data is not None:
-        from normdoctor.probing import measure
+    from normdoctor.loading.checkpoint import loaded
 
-        with target.active():
-            facts = measure(target.model, data, facts)
+    request = replace(request, requirements=session.requirements(target.name, spec))
+    with loaded(target.model, request.weights) as notes:
+        target = replace(target, notes=(*target.notes, *notes))
+        examination = _examined(target, request)
+        facts = examination.facts
+        if data is not None:
+            from normdoctor.probing import measure
+
+            with target.active():
+                facts = measure(target.model, data, facts)
     if examination.error is not None:
         session.problem(target.name, examination.error)
     session.check(facts, spec)
@@ -193,6 +210,12 @@ def _check_types(optimizer: object, reference: object) -> None:
         raise UsageError(f"optimizer is {kind_of(optimizer)}: expected a torch.optim.Optimizer")
     if not isinstance(reference, torch.nn.Module | None):
         raise UsageError(f"reference is {kind_of(reference)}: expected an nn.Module")
+
+
+def _path(argument: str, value: object) -> Path | None:
+    if value is None or isinstance(value, str | os.PathLike):
+        return None if value is None else Path(value)
+    raise UsageError(f"{argument} is {kind_of(value)}: expected the path of a checkpoint")
 
 
 def _selectors(argument: str, value: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -240,13 +240,15 @@ def check_rule_examples(rule: type[Rule]) -> None:
 
 
 def check_source(source: str, **settings: Any) -> Report:
-    """Check a model file that is given as text, with the `loss` and the `data` that it defines."""
+    """Check a model file that is given as text, with its `loss`, `labels`, `data` and `reference`."""
     from normdoctor import doctor
 
-    if re.search(r"^(loss|data) = ", source, re.MULTILINE):
+    given = re.findall(r"^(?:def )?(loss|labels|data|reference)\b(?: = |\()", source, re.MULTILINE)
+    if given:
         values: dict[str, Any] = {"__name__": "model"}
         exec(compile(source, "model.py", "exec"), values)
-        settings = {name: values[name] for name in ("loss", "data") if name in values} | settings
+        chosen = [name for name in given if name != "labels" or "loss" in given]
+        settings = {name: values[name] for name in chosen} | settings
     with tempfile.TemporaryDirectory(prefix="normdoctor-") as folder:
         path = Path(folder) / "model.py"
         path.write_text(source, encoding="utf-8")

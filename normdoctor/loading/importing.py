@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 
 from normdoctor.errors import TargetError, brief
 from normdoctor.loading.isolation import Imports, is_installed, preserved
-from normdoctor.loading.origins import Origins, record_origins
+from normdoctor.loading.origins import Origins, record_optimizers, record_origins
 from normdoctor.loading.placeholders import placeholders
 from normdoctor.loading.recovery import define_rest
 from normdoctor.loading.scopes import instances_of
@@ -149,7 +149,9 @@ def loading(imports: Imports, watch: Watch, notes: list[str], text: str = "") ->
         stack.enter_context(watching(watch))
         if "compile(" in text:
             stack.enter_context(_eager())
-        yield stack.enter_context(record_origins())
+        origins = stack.enter_context(record_origins())
+        stack.enter_context(record_optimizers(origins))
+        yield origins
 
 
 @contextmanager

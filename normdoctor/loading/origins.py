@@ -46,12 +46,12 @@ class Origin:
 
 
 class Origins:
-    """The construction sites of modules, by identity; holds no module alive."""
+    """The construction sites of modules and optimizers, by identity; holds none of them alive."""
 
     def __init__(self) -> None:
-        self._sites: dict[int, tuple[weakref.ref[nn.Module], tuple[Site, ...]]] = {}
+        self._sites: dict[int, tuple[weakref.ref[object], tuple[Site, ...]]] = {}
 
-    def of(self, module: nn.Module) -> Origin | None:
+    def of(self, module: object) -> Origin | None:
         """Where `module` was built; None when nobody watched."""
         sites = self.sites(module)
         if not sites:
@@ -59,7 +59,7 @@ class Origins:
         first, *outer = (resolve(*site) for site in sites)
         return Origin(first, tuple(outer))
 
-    def sites(self, module: nn.Module) -> tuple[Site, ...]:
+    def sites(self, module: object) -> tuple[Site, ...]:
         """The unresolved frames of `module`: its origin first, then those outside it."""
         reference, sites = self._sites.get(id(module), (None, ()))
         return sites if reference is not None and reference() is module else ()
@@ -67,14 +67,14 @@ class Origins:
     def __len__(self) -> int:
         return len(self._sites)
 
-    def add(self, module: nn.Module, sites: tuple[Site, ...]) -> None:
+    def add(self, module: object, sites: tuple[Site, ...]) -> None:
         """Note the frames of `module`; the first note of an object stands."""
         key = id(module)
         known = self._sites.get(key)
         if sites and (known is None or known[0]() is not module):
             self._sites[key] = (weakref.ref(module, functools.partial(self._forget, key)), sites)
 
-    def _forget(self, key: int, reference: weakref.ref[nn.Module]) -> None:
+    def _forget(self, key: int, reference: weakref.ref[object]) -> None:
         if self._sites.get(key, (None,))[0] is reference:
             del self._sites[key]
 
@@ -158,6 +158,23 @@ def record_origins() -> Iterator[Origins]:
         _RECORDER.leave(entry)
 
 
+@contextmanager
+def record_optimizers(origins: Origins) -> Iterator[None]:
+    """Note in `origins` where optimizers are built inside the block."""
+    init = torch.optim.Optimizer.__init__
+
+    @functools.wraps(init)
+    def recording_init(self: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> None:
+        origins.add(self, _walk(self, sys._getframe(1)))
+        init(self, *args, **kwargs)
+
+    torch.optim.Optimizer.__init__ = recording_init  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.optim.Optimizer.__init__ = init  # type: ignore[method-assign]
+
+
 def _copying(module: nn.Module, reduced: Any, recording: list[Origins]) -> Any:
     """Make what `copy` reconstructs from `reduced` inherit the sites of `module`."""
     known = [(origins, sites) for origins in recording if (sites := origins.sites(module))]
@@ -173,7 +190,7 @@ def _copying(module: nn.Module, reduced: Any, recording: list[Origins]) -> Any:
     return (recreate, *reduced[1:])
 
 
-def _walk(module: nn.Module, start: FrameType | None) -> tuple[Site, ...]:
+def _walk(module: object, start: FrameType | None) -> tuple[Site, ...]:
     """The first frame that is neither torch's, ours, nor the object's own, and those outside it."""
     frame = start
     sites: list[Site] = []
@@ -196,7 +213,7 @@ def _kind(filename: str) -> str:
     return "border" if filename in _BORDER else "ours"
 
 
-def _is_own_method(module: nn.Module, frame: FrameType) -> bool:
+def _is_own_method(module: object, frame: FrameType) -> bool:
     """Is the object the first argument of this frame (or is it the metaclass's `__call__`)?"""
     code = frame.f_code
     if code.co_argcount:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
 
 from normdoctor.errors import NormDoctorError, TraceError, UsageError, brief
-from normdoctor.facts import Facts, LossFact, Node
+from normdoctor.facts import Facts, Location, LossFact, Node
 from normdoctor.loading.construction import origins_for
 from normdoctor.loading.example import ExampleInputs
 from normdoctor.loading.soundness import demand_sound
@@ -22,7 +23,9 @@ from normdoctor.tracing.extract import extract, module_facts, nodes_of, paramete
 from normdoctor.tracing.inference import infer
 from normdoctor.tracing.inputs import as_example, describe_inputs, parse_inputs, to_device
 from normdoctor.tracing.losses import loss_call
+from normdoctor.tracing.optimizers import made_optimizer, optimizer_facts
 from normdoctor.tracing.recording import LossCall, Recording, record
+from normdoctor.tracing.references import reference_fact
 from normdoctor.tracing.secondlook import looked_again
 from normdoctor.tracing.weights import weight_facts
 
@@ -35,6 +38,9 @@ class Request:
     specs: tuple[str, ...] = ()
     loss: object | None = None
     labels: Any = None
+    optimizer: object | None = None
+    reference: torch.nn.Module | None = None
+    weights: Path | None = None
     device: str | None = None
     requirements: frozenset[str] = frozenset()
     roles: Mapping[str, str] = field(default_factory=dict)
@@ -83,9 +89,30 @@ def examine(target: Target, request: Request) -> Examination:
             notes=tuple(notes),
         )
     if "weights" in request.requirements:
-        weights = weight_facts(parts, filled=target.origins is not None)
+        weights = weight_facts(parts, filled=target.origins is not None and request.weights is None)
         facts = msgspec.structs.replace(facts, weights=weights)
-    return Examination(facts, error, recording)
+    return Examination(with_setup(facts, target, request), error, recording)
+
+
+def with_setup(facts: Facts, target: Target, request: Request) -> Facts:
+    """Add what trains the model, what it is a copy of, and whether weights were loaded."""
+    parts = inventory(target.model)  # of the model itself: a recording may be of a copy of it
+    origins = target.origins
+
+    def where(optimizer: torch.optim.Optimizer) -> Location | None:
+        origin = origins.of(optimizer) if origins is not None else None
+        return origin.location if origin is not None else None
+
+    optimizers = target.optimizers
+    if request.optimizer is not None:
+        optimizers = (made_optimizer(request.optimizer, target.model, "the optimizer"),)
+    reference = reference_fact(parts, request.reference) if request.reference is not None else None
+    return msgspec.structs.replace(
+        facts,
+        optimizers=optimizer_facts(optimizers, parts, where),
+        reference=reference,
+        checkpoint=facts.checkpoint or request.weights is not None,
+    )
 
 
 def _with_second_look(facts: Facts, recording: Recording, request: Request) -> Facts:
