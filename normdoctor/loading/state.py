@@ -127,6 +127,32 @@ def plain_contents(value: Any, label: str, depth: int = 0) -> Iterator[tuple[str
             yield from plain_contents(item, f"{label}[{key!r}]", depth + 1)
 
 
+def updated_attributes(parts: Inventory, before: Callable[[torch.Tensor], torch.Tensor]) -> frozenset[str]:
+    """Names of the plain tensor attributes that were replaced or written into since `before` stood there.
+
+    `before` gives the tensor that the attribute held at first; it was made for the purpose, so that a
+    version above 0 means that somebody wrote into it.
+    """
+    found = set()
+    for entry in parts.tensors.values():
+        if entry.kind != "attribute":
+            continue
+        label = entry.name[len(entry.module) :].lstrip(".")
+        name = label.partition("[")[0]
+        now = parts.modules[entry.module].module.__dict__.get(name)
+        held = dict(plain_contents(now, name)).get(label)
+        if isinstance(held, torch.Tensor) and (held is not before(entry.tensor) or _written(held)):
+            found.add(entry.name)
+    return frozenset(found)
+
+
+def _written(tensor: torch.Tensor) -> bool:
+    try:
+        return tensor._version > 0
+    except RuntimeError:  # inference tensors keep no version
+        return False
+
+
 class Snapshot:
     """The attributes of every module at one moment, to be restored bit for bit.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -55,6 +55,9 @@ class _Extraction:
         config = self._config(node, call, kind)
         if node.op == "call_module" and call.module is not None:
             names += [f"{node.target}.{name}" for name, _ in call.module.named_parameters(recurse=True)]
+        operands = self._operands((*node.args, *node.kwargs.values())) if names or len(inputs) > 1 else inputs
+        if operands != inputs and node.op.startswith("call_"):
+            config = {**config, "operands": operands}
         if role == "other" and kind in ("mul", "div") and len(inputs) > 1:
             role = "gate"
         if role == "other" and kind in ("matmul", "einsum") and names and len(inputs) == 1:
@@ -105,10 +108,26 @@ class _Extraction:
             if source in self.reads:
                 names += self.reads[source]
             elif known is not None:
-                while known in self.replaced and self.replaced[known] < len(self.nodes):
-                    known = self.replaced[known]
-                inputs.append(known)
+                inputs.append(self._latest(known))
         return inputs, names
+
+    def _latest(self, known: int) -> int:
+        """The node that holds what node `known` made, after calls that changed it in place."""
+        while known in self.replaced and self.replaced[known] < len(self.nodes):
+            known = self.replaced[known]
+        return known
+
+    def _operands(self, values: Iterable[Any]) -> list[int | str | None]:
+        """The tensors among arguments, in order: nodes by index, the model's own by name."""
+        found: list[int | str | None] = []
+        for value in values:
+            if isinstance(value, fx.Node):
+                known = self.index.get(value)
+                name = next(iter(self.reads.get(value, ())), None)
+                found.append(name if known is None else self._latest(known))
+            elif isinstance(value, list | tuple):
+                found += self._operands(value)
+        return found
 
     def _meaning(self, node: fx.Node, call: Call) -> tuple[str, str]:
         if node.op == "placeholder":
@@ -142,6 +161,9 @@ class _Extraction:
         if node.op not in ("call_function", "call_method"):
             return {}
         found: dict[str, Any] = {}
+        if kind == "getitem":
+            key = node.args[1]
+            return {"index": [_index_entry(one) for one in (key if isinstance(key, tuple) else (key,))]}
         present: set[str] = set()
         for name, value in roles.bind(kind, node.args, dict(node.kwargs)):
             if value is not None:
@@ -151,6 +173,8 @@ class _Extraction:
             if isinstance(value, list | tuple) and any(isinstance(item, fx.Node) for item in value):
                 continue
             found[name] = roles.plain(value)
+        if kind == "matmul" and (name := _plain_name(node.target)) not in ("matmul", "bmm", "mm"):
+            found["function"] = name
         if kind in ("add", "mul", "div", "sub", "pow") and "other" in found:
             found["scalar"] = found.pop("other")
         if roles.KINDS.get(kind) == "norm":
@@ -164,9 +188,25 @@ class _Extraction:
         return found
 
 
+def _index_entry(key: Any) -> int | str:
+    """One entry of `x[...]`: an integer as it is, `a:b:c`, `...`, `None`, or `tensor`."""
+    if isinstance(key, slice):
+        ends = (key.start, key.stop, key.step)
+        return ":".join("" if end is None else str(end) for end in ends)
+    if key is ...:
+        return "..."
+    if key is None or (isinstance(key, int) and not isinstance(key, bool)):
+        return "None" if key is None else key
+    return "bool" if isinstance(key, bool) else "tensor"
+
+
 def _in_place_name(target: Any) -> bool:
     name = target if isinstance(target, str) else getattr(target, "__name__", "")
     return name.endswith("_") and not name.endswith("__")
+
+
+def _plain_name(target: Any) -> str:
+    return (target if isinstance(target, str) else _function_name(target)).strip("_")
 
 
 def _function_name(target: Any) -> str:
@@ -258,8 +298,8 @@ _PARAMETRIZATIONS = {
 }
 
 
-def parameter_facts(parts: Inventory) -> tuple[ParameterFact, ...]:
-    """One fact for each parameter, buffer and plain tensor attribute."""
+def parameter_facts(parts: Inventory, updated: frozenset[str] = frozenset()) -> tuple[ParameterFact, ...]:
+    """One fact for each parameter, buffer and plain tensor attribute; `updated` names what forward wrote."""
     return tuple(
         ParameterFact(
             name=entry.name,
@@ -268,6 +308,7 @@ def parameter_facts(parts: Inventory) -> tuple[ParameterFact, ...]:
             kind=entry.kind,
             trainable=entry.tensor.requires_grad,
             aliases=tuple(entry.aliases),
+            updated=entry.name in updated,
         )
         for entry in parts.tensors.values()
         if not nn.parameter.is_lazy(entry.tensor)
@@ -299,7 +340,7 @@ def extract(
     return Facts(
         target=name,
         modules=module_facts(recording.parts, origins, recording.calls, recording.created, extra),
-        parameters=parameter_facts(recording.parts),
+        parameters=parameter_facts(recording.parts, recording.updated),
         nodes=nodes,
         inputs=inputs,
         losses=tuple(found),

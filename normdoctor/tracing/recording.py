@@ -16,7 +16,7 @@ from torch import fx, nn
 from normdoctor.errors import TraceError, text_of
 from normdoctor.loading import frames
 from normdoctor.loading.example import ExampleInputs
-from normdoctor.loading.state import Inventory, inventory
+from normdoctor.loading.state import Inventory, inventory, updated_attributes
 from normdoctor.output.paths import shown_path
 from normdoctor.tracing.carrier import Carrier, borrowed
 from normdoctor.tracing.recorder import Recorder
@@ -52,6 +52,9 @@ class Recording:
     """Tensors whose making was not seen (in a thread, in code outside torch): breaks in the graph."""
     batched: int = 0
     """Calls inside vmap. The graph cannot be run again with any of these, nor with unseen tensors."""
+
+    updated: frozenset[str] = frozenset()
+    """Plain tensor attributes that the forward replaced or wrote into."""
 
     def graph_module(self) -> fx.GraphModule:
         """The recorded forward as a module: takes the input tensors, returns the output tensors."""
@@ -173,6 +176,7 @@ def _attempt(
         try:
             with recorder.active():
                 result = model(*args, **kwargs)
+                updated = updated_attributes(parts, stand)
                 if loss is not None:
                     what = "loss"
                     loss(result, stand.value)
@@ -197,6 +201,7 @@ def _attempt(
         training=mode,
         unseen=recorder.tape.unseen,
         batched=recorder.tape.batched,
+        updated=updated,
     )
 
 
