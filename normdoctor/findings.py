@@ -116,15 +116,20 @@ def mask(path: str) -> str:
 
 
 def masked(paths: tuple[str, ...]) -> str:
-    """Name many modules in few words: a lone path as it is, several by what they share."""
+    """Name many modules in few words: a lone path as it is, several by what they share.
+
+    Where more than one name is left the others stand in brackets, so that the first stays the subject
+    of a sentence in the singular: "`a.fc` (likewise `b.proj`) is called twice".
+    """
     if len(paths) == 1:
         return _quoted(paths[0])
     alike: dict[str, list[str]] = {}
     for path in paths:
         alike.setdefault(mask(path), []).append(path)
     masks = sorted(_shared(members) for members in alike.values())
-    shown = ", ".join(_quoted(item) for item in masks[:3])
-    return shown + (f" and {len(masks) - 3} more" if len(masks) > 3 else "")
+    names = [_quoted(item) for item in masks[:3]]
+    more = f" and {len(masks) - 3} more" if len(masks) > 3 else ""
+    return f"{names[0]} (likewise {', '.join(names[1:])}{more})" if len(names) > 1 else "".join(names)
 
 
 def _quoted(path: str) -> str:

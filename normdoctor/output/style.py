@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TextIO
 
+#: The width of a table that goes to a file or a pipe: nothing is cut there.
+UNLIMITED = 1_000_000
+
 CODES = {"bold": 1, "red": 31, "green": 32, "yellow": 33, "blue": 34, "cyan": 36, "dim": 2}
 
 #: Terminal controls (C0 but for tab, DEL, C1), lone surrogates, and the marks that reorder text.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from normdoctor.findings import Severity
+from normdoctor.findings import Severity, node_id
 from normdoctor.report import RuleResult, plural
 
 if TYPE_CHECKING:
@@ -21,11 +21,24 @@ def preamble(report: Report, style: Style) -> list[str]:
     if style.verbosity < 0:
         return []
     several = len(report.targets) + len(report.problems) > 1
-    lines = []
+    noted: dict[str, list[str]] = {}
     for target in report.targets:
-        where = f"{style.clean(target.name)}: " if several and target.name else ""
-        lines += [f"{style.paint('note:', 'bold')} {where}{style.clean(note)}" for note in target.notes]
+        for note in dict.fromkeys(target.notes):
+            noted.setdefault(note, []).append(target.name)
+    lines = []
+    for note, names in noted.items():
+        where = f"{style.clean(_together(names, report))}: " if several and names[0] else ""
+        lines.append(f"{style.paint('note:', 'bold')} {where}{style.clean(note)}")
     return lines
+
+
+def _together(names: list[str], report: Report) -> str:
+    """The targets that share a note: their file where all of it do, otherwise their names."""
+    files = dict.fromkeys(node_id(name).partition("::")[0] for name in names)
+    everyone = {target.name for target in report.targets if node_id(target.name).partition("::")[0] in files}
+    if len(names) > 1 and everyone == set(names):
+        return ", ".join(files)
+    return ", ".join(dict.fromkeys(names))
 
 
 def epilogue(report: Report, style: Style) -> list[str]:

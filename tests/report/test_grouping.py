@@ -126,5 +126,5 @@ def test_only_the_indices_that_differ_are_masked():
     from normdoctor.findings import masked
 
     assert masked(("layers.0.fc2", "layers.11.fc2")) == "`layers.*.fc2`"
-    assert masked(("a.0.fc1", "a.0.fc2", "head")) == "`a.0.fc*`, `head`"
-    assert masked(("", "x.1")) == "the model, `x.1`"
+    assert masked(("a.0.fc1", "a.0.fc2", "head")) == "`a.0.fc*` (likewise `head`)"
+    assert masked(("", "x.1")) == "the model (likewise `x.1`)"

@@ -18,13 +18,13 @@ from normdoctor.cli.options import config_options, make_settings, selection_opti
 def command(layout: str, config: Path | None, isolated: bool, **given: Any) -> None:
     """List every rule, whether it runs with this configuration, and if not, why."""
     from normdoctor.output.catalogue import rules_json, rules_table
-    from normdoctor.output.style import text_width
+    from normdoctor.output.style import UNLIMITED, text_width
 
     _, settings = make_settings((), config, isolated, **given)
     off = settings.selection().off
     click.echo(
         rules_json(off)
         if layout == "json"
-        else rules_table(off, settings.levels, text_width(sys.stdout, 120)),
+        else rules_table(off, settings.levels, text_width(sys.stdout, UNLIMITED)),
         nl=False,
     )

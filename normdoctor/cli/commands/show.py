@@ -49,8 +49,9 @@ def command(
 ) -> None:
     """Show every norm, activation and layer with weights of a model, in the order of execution."""
     from normdoctor.output.inventory import inventory, to_json, to_text
+    from normdoctor.output.style import UNLIMITED
 
-    style = make_style(color, quiet, verbose, width=120)
+    style = make_style(color, quiet, verbose, width=UNLIMITED)
     specs, settings = make_settings(targets, config, isolated, **given)
     chosen = {"norm": norms, "activation": activations, "weight": weights}
     kinds = frozenset(kind for kind, wanted in chosen.items() if wanted) or frozenset(chosen)
