@@ -55,9 +55,10 @@ class _Extraction:
         config = self._config(node, call, kind)
         if node.op == "call_module" and call.module is not None:
             names += [f"{node.target}.{name}" for name, _ in call.module.named_parameters(recurse=True)]
-        operands = self._operands((*node.args, *node.kwargs.values())) if names or len(inputs) > 1 else inputs
-        if operands != inputs and node.op.startswith("call_"):
-            config = {**config, "operands": operands}
+        if node.op.startswith("call_") and (role not in ("norm", "linear") or not inputs):
+            operands = self._operands((*node.args, *node.kwargs.values()))
+            if operands != inputs:
+                config = {**config, "operands": operands}
         if role == "other" and kind in ("mul", "div") and len(inputs) > 1:
             role = "gate"
         if role == "other" and kind in ("matmul", "einsum") and names and len(inputs) == 1:
@@ -161,7 +162,7 @@ class _Extraction:
         if node.op not in ("call_function", "call_method"):
             return {}
         found: dict[str, Any] = {}
-        if kind == "getitem":
+        if kind in ("getitem", "select_output") and len(node.args) > 1:
             key = node.args[1]
             return {"index": [_index_entry(one) for one in (key if isinstance(key, tuple) else (key,))]}
         present: set[str] = set()
@@ -195,9 +196,9 @@ def _index_entry(key: Any) -> int | str:
         return ":".join("" if end is None else str(end) for end in ends)
     if key is ...:
         return "..."
-    if key is None or (isinstance(key, int) and not isinstance(key, bool)):
-        return "None" if key is None else key
-    return "bool" if isinstance(key, bool) else "tensor"
+    if key is None or isinstance(key, bool):
+        return str(key)
+    return key if isinstance(key, int | str) else "tensor"
 
 
 def _in_place_name(target: Any) -> bool:

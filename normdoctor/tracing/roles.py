@@ -102,24 +102,48 @@ _FUNCTIONS: dict[str, dict[str, str]] = {
     "reshape": {
         **dict.fromkeys(
             (
-                "identity view reshape unflatten permute transpose swapaxes movedim squeeze unsqueeze t "
-                "contiguous clone to type float half bfloat16 double detach alias view_as reshape_as "
-                "requires_grad moveaxis channel_shuffle pixel_shuffle pixel_unshuffle cpu cuda type_as "
-                "adjoint expand expand_as repeat chunk split unbind narrow select slice roll flip tile "
-                "repeat_interleave broadcast_to unfold fold pad index_select gather data"
+                "identity t contiguous clone to type float half bfloat16 double detach alias view_as "
+                "reshape_as requires_grad channel_shuffle pixel_shuffle pixel_unshuffle cpu cuda type_as "
+                "adjoint expand_as slice broadcast_to fold data"
             ).split(),
             "input",
         ),
+        "view": "input *shape",
+        "reshape": "input *shape",
+        "expand": "input *sizes",
+        "repeat": "input *sizes",
+        "tile": "input *sizes",
+        "permute": "input *dims",
+        "flip": "input *dims",
+        "unflatten": "input dim sizes",
+        "transpose": "input dim0 dim1",
+        "swapaxes": "input dim0 dim1",
+        "movedim": "input source destination",
+        "moveaxis": "input source destination",
+        "squeeze": "input dim",
+        "unsqueeze": "input dim",
+        "chunk": "input chunks dim",
+        "split": "input sizes dim",
+        "unbind": "input dim",
+        "narrow": "input dim start length",
+        "select": "input dim index",
+        "index_select": "input dim index",
+        "gather": "input dim index",
+        "roll": "input shifts dims",
+        "repeat_interleave": "input repeats dim",
+        "unfold": "input dimension size step",
+        "pad": "input pad mode value",
         "flatten": "input start_dim end_dim",
         "getitem": "input index",
     },
-    "reduce": dict.fromkeys(
-        (
-            "mean sum amax amin max min var std norm logsumexp prod nanmean median argmax argmin "
-            "var_mean std_mean cumsum"
-        ).split(),
-        "input dim keepdim",
-    ),
+    "reduce": {
+        **dict.fromkeys(
+            "mean sum amax amin max min logsumexp prod nanmean median argmax argmin cumsum".split(),
+            "input dim keepdim",
+        ),
+        **dict.fromkeys("var std var_mean std_mean".split(), "input dim unbiased keepdim"),
+        "norm": "input p dim keepdim",
+    },
     "attention": {
         "scaled_dot_product_attention": "query key value attn_mask dropout_p is_causal scale",
         "multi_head_attention": "query key value",
@@ -143,6 +167,8 @@ _FUNCTIONS: dict[str, dict[str, str]] = {
         "clamp": "input min max",
         "interpolate": "input size scale_factor mode",
         "setitem": "input index value",
+        "topk": "input k dim",
+        "sort": "input dim",
     },
 }
 
@@ -212,7 +238,7 @@ ATTRIBUTES = (
     "groups num_embeddings embedding_dim padding_idx hidden_size input_size num_layers "
     "bidirectional p inplace negative_slope alpha beta lower upper min_val max_val dim "
     "approximate start_dim end_dim output_size num_heads embed_dim reduction label_smoothing "
-    "lambd threshold value size k"
+    "lambd threshold value size k batch_first proj_size unflattened_size upscale_factor"
 ).split()
 
 
@@ -261,6 +287,10 @@ def module_config(module: nn.Module) -> dict[str, Any]:
 _MISSING = object()
 
 
+#: numpy's words for arguments, which torch takes too.
+_NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "axis0": "dim0", "axis1": "dim1"}
+
+
 def plain(value: Any) -> Any:
     """A JSON-able form of a setting."""
     if isinstance(value, tuple | list):
@@ -271,6 +301,17 @@ def plain(value: Any) -> Any:
 
 
 def bind(kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Name the positional arguments of a function call."""
-    yield from zip(ARGUMENTS.get(kind, ()), args, strict=False)
-    yield from kwargs.items()
+    """Name the positional arguments of a function call.
+
+    A name with a star takes all that are left, given one by one or as one sequence.
+    """
+    names = ARGUMENTS.get(kind, ())
+    if names and names[-1].startswith("*"):
+        last = len(names) - 1
+        rest = args[last:]
+        if rest:
+            yield names[last][1:], rest[0] if len(rest) == 1 else rest
+        args = args[:last]
+    yield from zip(names, args, strict=False)
+    for name, value in kwargs.items():
+        yield _NUMPY_NAMES.get(name, name), value
