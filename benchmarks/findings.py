@@ -223,7 +223,7 @@ def count_peer(audit: Any, model: nn.Module) -> int:
 def main() -> int:
     """Parse the command line, run, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("zoos", nargs="*", choices=sorted(ZOOS))
+    parser.add_argument("zoos", nargs="*", help=", ".join(sorted(ZOOS)))
     parser.add_argument("--values", type=float, default=0.0, help="build with values up to so many GiB")
     parser.add_argument("--only", default="")
     parser.add_argument("--part", default="0/1", help="i/n: every n-th model from the i-th")
@@ -231,6 +231,8 @@ def main() -> int:
     parser.add_argument("--summary", action="store_true")
     parser.add_argument("--peer", action="store_true")
     given = parser.parse_args()
+    if unknown := set(given.zoos) - set(ZOOS):
+        parser.error(f"unknown zoo {', '.join(sorted(unknown))}: expected {', '.join(sorted(ZOOS))}")
     warnings.simplefilter("ignore")
     if given.peer:
         peer()
