@@ -50,22 +50,23 @@ def hidden_chains(graph: Graph, kinds: frozenset[str]) -> Iterator[tuple[tuple[N
     bypasses: a sum or a second reader lets the gradient around, and ends it.
     """
     lengths: dict[int, tuple[tuple[Node, ...], int]] = {}
-    last: dict[int, int] = {}
+    last: set[int] = set()
     for node in graph.by_role("activation"):
         if node.kind not in kinds or not layers_behind(graph, node):
             continue
         layer, norms = layer_before(graph, node)
         if layer is None:
             continue
-        chain, before = ((node,), norms)
+        chain: tuple[Node, ...] = (node,)
+        before = norms
         chained = walk_back(graph, layer, lambda one: graph.transparent(one) or one.role in _BETWEEN)
         previous = chained.source
         if previous is not None and previous.index in lengths:
             earlier, count = lengths[previous.index]
             between = sum(one.role == "norm" for one in chained.passed)
             chain, before = (*earlier, node), count + norms + between
-            last.pop(previous.index, None)
+            last.discard(previous.index)
         lengths[node.index] = (chain, before)
-        last[node.index] = node.index
-    for index in last:
+        last.add(node.index)
+    for index in sorted(last):
         yield lengths[index]

@@ -19,8 +19,9 @@ class BadSlope(Rule):
 
     ## What it does
     Finds LeakyReLU with a negative slope that is at least 1 or below 0 (`nn.LeakyReLU(True)` sets the
-    slope to 1: the first argument is not `inplace`), RReLU with such bounds, and ELU or CELU with an
-    alpha of zero or below.
+    slope to 1: the first argument is not `inplace`), RReLU with such bounds, ELU with a negative alpha,
+    CELU with an alpha of zero or below, and a ReLU that was given a slope (`nn.ReLU(0.2)` means
+    `inplace=0.2`).
 
     ## Why is this bad?
     With a slope of 1 the activation is the identity, and the layers around it are one linear layer.
@@ -120,6 +121,12 @@ class BadSlope(Rule):
                 if bound is not None and (bound < 0 or bound >= 1):
                     return setting, bound, "a slope lies between 0 and 1", ""
             return None
+        if node.kind in ("relu", "relu6", "selu", "silu"):
+            given = node.config.get("inplace")
+            slope = number(given)
+            if slope is None or slope in (0, 1):
+                return None
+            return "inplace", given, "it has no slope, and works in place", "True"
         setting, usual = _SLOPES.get(node.kind, ("", ""))
         given = node.config.get(setting)
         value = float(given) if isinstance(given, bool) else number(given)

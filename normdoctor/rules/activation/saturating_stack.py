@@ -57,7 +57,8 @@ class SaturatingStack(Rule):
             return x + torch.tanh(self.inner(x)) * torch.sigmoid(self.gate(x))
 
 
-    model = nn.Sequential(Gated(), Gated(), Gated(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 1), nn.Sigmoid())
+    head = nn.Sequential(nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 1), nn.Sigmoid())
+    model = nn.Sequential(Gated(), Gated(), Gated(), head)
     inputs = torch.randn(8, 16)
     ```
 

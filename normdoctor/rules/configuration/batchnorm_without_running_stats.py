@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from normdoctor.facts import ModuleFact, Node
 from normdoctor.findings import Applicability, Finding, Fix
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule
@@ -14,8 +15,8 @@ class BatchnormWithoutRunningStats(Rule):
     """A BatchNorm that keeps no running statistics.
 
     ## What it does
-    Finds BatchNorm layers built with `track_running_stats=False`, and calls of `F.batch_norm` without
-    running statistics on an activation.
+    Finds BatchNorm layers built with `track_running_stats=False`, calls of `F.batch_norm` without
+    running statistics on an activation, and calls that have them and say `training=True` in eval mode too.
 
     ## Why is this bad?
     Such a layer normalizes with the statistics of the batch in eval mode too. What the model says of
@@ -57,6 +58,25 @@ class BatchnormWithoutRunningStats(Rule):
     inputs = torch.randn(8, 16)
     ```
 
+    A norm of each sample by itself, written with the batch folded into the channels, needs no running
+    statistics, and neither does InstanceNorm:
+
+    ```python good
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+
+    class Instance(nn.Module):
+        def forward(self, x):
+            folded = x.reshape(1, -1, *x.shape[2:])
+            return F.batch_norm(folded, None, None, training=True).view_as(x)
+
+
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), Instance(), nn.ReLU())
+    inputs = torch.randn(4, 3, 8, 8)
+    ```
+
     ```python good
     import torch
     from torch import nn
@@ -76,6 +96,9 @@ class BatchnormWithoutRunningStats(Rule):
     Where the batch of the evaluation is as large and as mixed as that of the training by design: some
     generators, meta-learning with transductive BatchNorm, adaptation at test time.
 
+    ## Fix safety
+    Unsafe: the output in eval mode changes, and running statistics have to be learned before it can be used.
+
     ## References
     - torch.nn.BatchNorm2d: with `track_running_stats=False` the layer "always uses batch statistics in
       both training and eval modes".
@@ -85,23 +108,43 @@ class BatchnormWithoutRunningStats(Rule):
     code = "ND204"
     name = "batchnorm-without-running-stats"
     category = "configuration"
+    fixable = True
 
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Report each BatchNorm of an activation without running statistics, once."""
-        seen: set[str] = set()
+        seen: set[object] = set()
         for node in graph.by_role("norm"):
-            if node.kind != "batch_norm" or not node.inputs or tracks_statistics(graph, node):
+            if node.kind != "batch_norm" or not node.inputs or self._folded(graph, node):
+                continue
+            tracking = tracks_statistics(graph, node)
+            if tracking and not node.config.get("active_in_eval"):
                 continue
             module = owner(graph, node)
-            key = module.path if module else f"#{node.index}"
+            key = module.path if module is not None else (node.scope, node.location)
             if key in seen:
                 continue
             seen.add(key)
-            yield self.finding(
-                graph,
-                f"{graph.named(node)} keeps no running statistics: "
-                "in eval mode its output depends on the batch",
-                node=node,
-                fix=Fix(title="track_running_stats=True", applicability=Applicability.UNSAFE,
-                        edits={"track_running_stats": "True"}) if module is not None else None,
-            )  # fmt: skip
+            yield self._report(graph, node, module, tracking=tracking)
+
+    @staticmethod
+    def _folded(graph: Graph, node: Node) -> bool:
+        """Was the batch folded into the channels in front of it, so that each sample is by itself?"""
+        before = graph.nodes[node.inputs[0]]
+        source = graph.through(before)
+        return before.shape[:1] == (1,) and source.shape[:1] != (1,)
+
+    def _report(self, graph: Graph, node: Node, module: ModuleFact | None, *, tracking: bool) -> Finding:
+        plain = module is not None and module.leaf
+        why = "says training=True in eval mode too" if tracking else "keeps no running statistics"
+        fix = Fix(
+            title="track_running_stats=True",
+            applicability=Applicability.UNSAFE,
+            edits={"track_running_stats": "True"},
+        )
+        return self.finding(
+            graph,
+            f"{graph.named(node)} {why}: the output for one sample depends on the rest of its batch",
+            node=node,
+            evidence={"running_statistics": tracking},
+            fix=fix if plain and not tracking else None,
+        )

@@ -53,9 +53,6 @@ class OddNormOut(Rule):
     ## When to ignore
     Where the one is meant: the final norm of some transformers has an eps of its own.
 
-    ## Options
-    - `siblings`: how many others must agree (4).
-
     ## References
     - Engler et al., 2001, "Bugs as Deviant Behavior": what deviates from all else is likely a mistake.
     """

@@ -44,9 +44,6 @@ class TinyGroups(Rule):
     ## When to ignore
     Where only this input is small, or instance normalization is meant.
 
-    ## Options
-    - `least`: the number of elements from which on a group is large enough (16).
-
     ## References
     - Wu and He, 2018, "Group Normalization", table 3: 16 channels a group are best, one is worst.
     - The standard error of a variance: sqrt(2/(n - 1)) for normal values.
