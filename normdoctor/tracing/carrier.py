@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from normdoctor.loading.state import Inventory, Snapshot
+from normdoctor.loading.state import Inventory, Snapshot, inventory
 
 Carrier = Literal["meta", "fake", "real"]
 
@@ -81,6 +81,19 @@ def borrowed(model: nn.Module, parts: Inventory, carrier: Carrier) -> Iterator[S
             stack.enter_context(_quiet("torch._subclasses.fake_tensor"))
             stack.enter_context(stand.mode)
         yield stand
+
+
+@contextmanager
+def lent(modules: tuple[nn.Module, ...], stand: Stand) -> Iterator[None]:
+    """Swap the tensors of further modules (a loss with its own) for stand-ins inside the context."""
+    entries = [entry for module in modules for entry in inventory(module).modules.values()]
+    snapshot = Snapshot([entry.module for entry in entries])
+    try:
+        with torch._C.DisableTorchFunction():
+            snapshot.map_tensors(stand)
+        yield
+    finally:
+        snapshot.restore()
 
 
 @contextmanager

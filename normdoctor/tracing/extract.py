@@ -9,12 +9,13 @@ import torch
 from torch import fx, nn
 from torch.nn.utils import parametrize
 
-from normdoctor.facts import Facts, InputFact, LossFact, ModuleFact, Node, ParameterFact, TensorFact
+from normdoctor.facts import Facts, InputFact, ModuleFact, Node, ParameterFact, TensorFact
 from normdoctor.loading import frames
 from normdoctor.loading.origins import Origin
 from normdoctor.loading.state import Inventory
 from normdoctor.tracing import roles
-from normdoctor.tracing.recorder import is_leaf_type
+from normdoctor.tracing.lossfacts import loss_facts
+from normdoctor.tracing.recorder import LOSS_SCOPE, is_leaf_type
 from normdoctor.tracing.recording import Recording
 from normdoctor.tracing.tape import META_KEY, Call
 
@@ -53,6 +54,8 @@ class _Extraction:
         inputs, names = self._sources(node)
         kind, role = self._meaning(node, call)
         config = self._config(node, call, kind)
+        if role == "loss":
+            config = config | _target_of(node)
         if node.op == "call_module" and call.module is not None:
             names += [f"{node.target}.{name}" for name, _ in call.module.named_parameters(recurse=True)]
         if node.op.startswith("call_") and (role not in ("norm", "linear") or not inputs):
@@ -201,6 +204,16 @@ def _index_entry(key: Any) -> int | str:
     return key if isinstance(key, int | str) else "tensor"
 
 
+def _target_of(node: fx.Node) -> dict[str, Any]:
+    """Shape and dtype of what a loss compares its input with."""
+    target = node.args[1] if len(node.args) > 1 else node.kwargs.get("target")
+    value = target.meta[META_KEY].result if isinstance(target, fx.Node) else None
+    if not isinstance(value, torch.Tensor):
+        return {}
+    fact = tensor_facts(value)[0]
+    return {"target_shape": list(fact.shape), "target_dtype": fact.dtype}
+
+
 def _in_place_name(target: Any) -> bool:
     name = target if isinstance(target, str) else getattr(target, "__name__", "")
     return name.endswith("_") and not name.endswith("__")
@@ -246,7 +259,7 @@ def module_facts(
     for entry in parts.tensors.values():
         owned.setdefault(entry.module, []).append(entry.name)
     rows = [(path, e.module, e.container, tuple(e.aliases)) for path, e in parts.modules.items()]
-    rows += [(path, module, "forward", ()) for path, module in created.items()]
+    rows += [(path, module, _holder_of(path), ()) for path, module in created.items()]
     for path, module, container, aliases in rows:
         kind = type(module)
         _, role = roles.kind_of_module(kind, dict(extra_roles))
@@ -272,6 +285,11 @@ def module_facts(
             )
         )
     return tuple(found)
+
+
+def _holder_of(path: str) -> str:
+    """What holds a module that is not one of the model's: the forward, or the loss that was given."""
+    return "loss" if path.startswith(LOSS_SCOPE) else "forward"
 
 
 def reparametrizations(module: nn.Module) -> dict[str, str]:
@@ -331,20 +349,13 @@ def extract(
         InputFact(name=given, tensor=node.outputs[0], source=recording.example.source)
         for given, node in zip(recording.input_names, nodes, strict=False)
     )
-    found = [
-        LossFact(
-            kind=node.kind, node=node.inputs[0], certain=True, location=node.location, config=node.config
-        )
-        for node in nodes
-        if node.role == "loss" and node.inputs
-    ]
     return Facts(
         target=name,
         modules=module_facts(recording.parts, origins, recording.calls, recording.created, extra),
         parameters=parameter_facts(recording.parts, recording.updated),
         nodes=nodes,
         inputs=inputs,
-        losses=tuple(found),
+        losses=loss_facts(nodes),
         recorded=recording.carrier,
         training=recording.training,
         notes=(*notes, *recording.notes),

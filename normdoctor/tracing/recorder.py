@@ -12,6 +12,7 @@ import copy
 import operator
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import MethodType
@@ -34,6 +35,9 @@ VALUE_CALLS = frozenset(
         "masked_select is_nonzero __contains__ bincount allclose unique_consecutive argwhere"
     ).split()
 )
+
+#: The scope of what a loss does with the model's output, and the path of its module.
+LOSS_SCOPE = "<loss>"
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 #: torch's own modules that are worth entering: they are made of layers.
@@ -218,6 +222,36 @@ class Recorder(TorchFunctionMode):
             for name, child in module.named_modules():
                 self._paths.setdefault(id(child), join(path, name))
         return path
+
+    def lend(self, modules: tuple[nn.Module, ...]) -> list[tuple[str, nn.Module]]:
+        """Make the modules of a loss known, under `LOSS_SCOPE`; returns those that were not, by path."""
+        added: list[tuple[str, nn.Module]] = []
+        for root in modules:
+            top = LOSS_SCOPE
+            while top in self.created:
+                top += "'"
+            for name, module in root.named_modules():
+                if id(module) not in self._paths:
+                    path = self._paths[id(module)] = join(top, name) if name else top
+                    self.created[path] = module
+                    added.append((path, module))
+        return added
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Record an attempt at a loss, in a scope of its own; where it raises, nothing of it stays."""
+        mark, calls = self.tape.mark(), dict(self.calls)
+        self._scopes.append(Scope(LOSS_SCOPE, 0, self._scopes[-1].stack))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of labels that were made up
+                yield
+        except BaseException:
+            self.tape.rewind(mark)
+            self.calls = calls
+            raise
+        finally:
+            self._scopes.pop()
 
     def _is_leaf(self, kind: type[nn.Module]) -> bool:
         known = self._leaves.get(kind)

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import inspect
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -18,13 +18,25 @@ from normdoctor.loading import frames
 from normdoctor.loading.example import ExampleInputs
 from normdoctor.loading.state import Inventory, inventory, updated_attributes
 from normdoctor.output.paths import shown_path
-from normdoctor.tracing.carrier import Carrier, borrowed
+from normdoctor.tracing.carrier import Carrier, Stand, borrowed, lent
 from normdoctor.tracing.recorder import Recorder
 
 MAX_OUTPUT_DEPTH = 6
 
-#: Applies a loss to the model's result; the second argument makes stand-ins for its own tensors.
-LossCall = Callable[[Any, Callable[[torch.Tensor], torch.Tensor]], None]
+#: Makes the stand-in of a tensor that comes from outside the model.
+StandFor = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class LossCall:
+    """How a loss is applied to the model's result.
+
+    `attempts` gives the calls to try, the likeliest first; its second argument makes stand-ins for
+    their own tensors. `modules` are those that the loss runs: they are borrowed like the model.
+    """
+
+    attempts: Callable[[Any, StandFor], Iterable[Callable[[], Any]]]
+    modules: tuple[nn.Module, ...] = ()
 
 
 @dataclass(slots=True)
@@ -125,7 +137,7 @@ class ForwardError(TraceError):
 def _hint(model: nn.Module, failure: BaseException, what: str) -> str:
     """What to look at; with the arguments of the forward where the error may be about them."""
     if what == "loss":
-        return "Check the loss and its labels; the model itself ran."
+        return "Check the loss and its labels (labels=...); the model itself ran."
     hint = "Check the inputs: --input 8,3,224,224 or check(model, inputs=...)."
     if isinstance(failure, TypeError):
         with contextlib.suppress(TypeError, ValueError):
@@ -179,7 +191,7 @@ def _attempt(
                 updated = updated_attributes(parts, stand)
                 if loss is not None:
                     what = "loss"
-                    loss(result, stand.value)
+                    _apply(loss, result, recorder, stand)
             found = list(output_tensors(result))
             recorder.tape.output([tensor for _, tensor in found])
         except KeyboardInterrupt:
@@ -203,6 +215,29 @@ def _attempt(
         batched=recorder.tape.batched,
         updated=updated,
     )
+
+
+def _apply(loss: LossCall, result: Any, recorder: Recorder, stand: Stand) -> None:
+    """Record the first attempt at the loss that runs; where none does, raise what the first one raised."""
+    failure: Exception | None = None
+    with lent(loss.modules, stand):
+        for path, module in recorder.lend(loss.modules):
+            for name, tensor in (
+                *module.named_parameters(recurse=False),
+                *module.named_buffers(recurse=False),
+            ):
+                recorder.tape.own(f"{path}.{name}", tensor, tensor)
+        for attempt in loss.attempts(result, stand.value):
+            try:
+                with recorder.trial():
+                    attempt()
+            except Exception as error:
+                failure = failure or error
+                if recorder.value_wanted:
+                    break  # with values it may well run: the next carrier has them
+            else:
+                return
+    raise failure or TypeError("it takes no output of the model")
 
 
 def _with_originals(root: dict[str, Any], parts: Inventory) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import operator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import CodeType
 from typing import Any
 
@@ -53,6 +53,16 @@ class _Known:
     tensor: torch.Tensor
     node: fx.Node
     path: tuple[Any, ...] = ()
+
+
+@dataclass(slots=True)
+class _Mark:
+    """Where a tape stood."""
+
+    length: int
+    known: dict[int, _Known]
+    unseen: int
+    batched: int
 
 
 class Tape:
@@ -122,6 +132,17 @@ class Tape:
             self._know_all(call.result, node, ())
         self._note(node, call, scope.stack)
         return call.result
+
+    def mark(self) -> _Mark:
+        """Where the tape stands, for `rewind`."""
+        known = {key: replace(one) for key, one in self._known.items()}
+        return _Mark(len(self.graph.nodes), known, self.unseen, self.batched)
+
+    def rewind(self, mark: _Mark) -> None:
+        """Forget every call since `mark`."""
+        self._known, self.unseen, self.batched = mark.known, mark.unseen, mark.batched
+        for node in list(self.graph.nodes)[: mark.length - 1 : -1]:
+            self.graph.erase_node(node)
 
     def enter_autocast(self, context: Any) -> fx.Node:
         """Note the beginning of an autocast region, as torch.fx does."""
