@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 from normdoctor.facts import Node
 from normdoctor.graph import Graph, Norm
-from normdoctor.rules.layers import WEIGHTED
+from normdoctor.rules.layers import CONTAINERS, WEIGHTED
 
 #: Steps between the source and the sum on a skip that projects: conv, norm, activation, pooling, casts.
 _LONGEST_SKIP = 12
@@ -50,7 +50,8 @@ class Residual(NamedTuple):
         skip: The nodes between the source and the sum on the skip that are more than scale, dropout
             and reshape; empty for an identity skip.
         branches: One or more.
-        scope: The path of the module in whose forward the sum stands.
+        scope: The path of the module in whose forward the sum stands, or of the one around it that
+            holds the branch too (BertOutput is given the branch and the skip).
         prenorm: The norms of the source that a branch starts with; empty unless each branch starts so.
         postnorm: The norm that alone reads the sum, None where there is none.
     """
@@ -214,6 +215,8 @@ def _residual(
     graph: Graph, add: Node, source: Node, skip: tuple[Node, ...], others: list[Node]
 ) -> Residual | None:
     branches = tuple(branch for one in others if (branch := _branch(graph, source, one)) is not None)
+    if not any(weighted(graph, branch.nodes) for branch in branches):
+        return None
     scope = _scope(graph, add, branches)
     if scope is None:
         return None
@@ -247,25 +250,30 @@ def _branch(graph: Graph, source: Node, end: Node) -> Branch | None:
 
 
 def _scope(graph: Graph, add: Node, branches: tuple[Branch, ...]) -> str | None:
-    """The module that adds, if a branch starts in it: otherwise the sum is of another kind.
+    """The module that adds, if a branch starts in it, or the one around both; else None.
 
-    A module that does nothing but add is passed over in favour of the one that calls it.
+    A position that every layer adds is read by a sum in another layer: that is no residual.
     """
+    starts = [start for branch in branches for start in branch.starts]
     scope = add.scope
-    for _ in range(2):
-        for branch in branches:
-            for start in branch.starts:
-                same = start.call == add.call or start.scope != scope
-                if inside(start.scope, scope) and same:
-                    return scope
-        if not scope or any(node.scope == scope and not _adds(graph, node) for node in graph.nodes):
-            return None
-        scope = scope.rpartition(".")[0]
+    if any(inside(one.scope, scope) and (one.call == add.call or one.scope != scope) for one in starts):
+        return scope
+    for start in starts:
+        scope = _common(start.scope, add.scope)
+        around = graph.modules.get(scope)
+        if scope and around is not None and around.type not in CONTAINERS and start.kind != "add":
+            return scope
     return None
 
 
-def _adds(graph: Graph, node: Node) -> bool:
-    return node.kind == "add" or node.role == "activation" or light(graph, node)
+def _common(one: str, other: str) -> str:
+    """The path of the innermost module around both."""
+    parts: list[str] = []
+    for left, right in zip(one.split("."), other.split("."), strict=False):
+        if left != right:
+            break
+        parts.append(left)
+    return ".".join(parts)
 
 
 def _postnorm(graph: Graph, add: Node) -> Norm | None:

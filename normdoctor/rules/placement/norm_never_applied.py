@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 
 from normdoctor.facts import ModuleFact
 from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule
-from normdoctor.rules.layers import CONTAINERS, NORMS, count, parent
+from normdoctor.rules.layers import NORMS, count
+from normdoctor.rules.usage import Use
 
 
 class NormNeverApplied(Rule):
@@ -104,10 +104,10 @@ class NormNeverApplied(Rule):
     ## When to ignore
     Where the norm belongs to a path that this call does not take. The rule is silent where a layer beside
     the norm did not run either (a cross-attention without a context), where part of a ModuleList ran,
-    and where the module around the norm did not run.
+    and where the module around the norm did not run. Where a norm beside it runs in its place, ND110
+    norm-reused reports it.
 
     ## References
-    - ml-explore/mlx issue 1636: a decoder layer that calls `ln1` twice and `ln2` never.
     - feinanshan/FANet issue 5: a subclass of BatchNorm2d whose forward returns only the activation.
     """
 
@@ -118,35 +118,16 @@ class NormNeverApplied(Rule):
 
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Look at every norm of the module tree."""
-        used = _Use(graph)
+        use = Use(graph)
+        for module in use.forgotten():
+            if use.stand_in(module) is None:  # otherwise ND110
+                yield self._report(graph, module, "is built and never called")
         for module in graph.facts.modules:
             own = [name for name in module.parameters if graph.parameters[name].kind == "parameter"]
-            if module.base not in NORMS or not own or module.path.endswith("]"):
-                continue  # the last: an element of a plain list, of which others may be in use
-            if used.parameters.intersection(module.parameters) or graph.calls_of(module.path):
+            if module.base not in NORMS or not own or module.leaf or not module.calls:
                 continue
-            if module.calls == 0 and self._forgotten(graph, used, module):
-                yield self._report(graph, module, "is built and never called")
-            elif module.calls and not module.leaf and not used.normalizes(module.path):
+            if not use.parameters.intersection(module.parameters) and not use.normalizes(module.path):
                 yield self._report(graph, module, "runs, but its forward never normalizes")
-
-    @staticmethod
-    def _forgotten(graph: Graph, used: _Use, module: ModuleFact) -> bool:
-        """Did everything around the norm run but the norm?"""
-        holder = parent(graph, module.path)
-        if (
-            holder is not None
-            and holder.base in CONTAINERS | {""}
-            and holder.type in ("ModuleList", "ModuleDict")
-        ):
-            elements = used.children(holder.path)
-            if any(one.base not in NORMS or one.calls or used.ran(one) for one in elements):
-                return False
-            holder = parent(graph, holder.path)
-        if holder is None or holder.leaf or not holder.calls or holder.type in CONTAINERS:
-            return False
-        others = [one for one in used.children(holder.path) if one.base not in NORMS]
-        return all(used.ran(one) or not used.has_parameters(one) for one in others)
 
     def _report(self, graph: Graph, module: ModuleFact, what: str) -> Finding:
         own = [graph.parameters[name] for name in module.parameters]
@@ -158,48 +139,3 @@ class NormNeverApplied(Rule):
             evidence={"parameters": size, "calls": module.calls},
             help="Call it where it is meant to stand, or remove it.",
         )
-
-
-class _Use:
-    """What of the module tree took part in the recorded forward."""
-
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
-        self.parameters = {name for node in graph.nodes for name in node.parameters}
-        self._places = {node.module if node.module is not None else node.scope for node in graph.nodes}
-
-    @cached_property
-    def _active(self) -> set[str]:
-        """Every module path in or below which a node stands, or whose parameters one reads."""
-        owners = {
-            self._graph.parameters[name].module for name in self.parameters if name in self._graph.parameters
-        }
-        active: set[str] = set()
-        for place in self._places | owners:
-            path = place
-            while path and path not in active:
-                active.add(path)
-                path = path.rpartition(".")[0]
-        return active
-
-    def normalizes(self, path: str) -> bool:
-        """Does a norm, or arithmetic like one, run inside the module?"""
-        inside = [n for n in self._graph.nodes if n.scope == path or n.scope.startswith(f"{path}.")]
-        return any(node.role in ("norm", "reduce") for node in inside)
-
-    def children(self, path: str) -> list[ModuleFact]:
-        """The modules directly below `path`."""
-        modules = self._graph.modules.values()
-        return [one for one in modules if one.path and one.path.rpartition(".")[0] == path]
-
-    def has_parameters(self, module: ModuleFact) -> bool:
-        """Does the module, or one below it, have parameters?"""
-        inside = f"{module.path}."
-        return any(
-            one.kind == "parameter" and (one.module == module.path or one.module.startswith(inside))
-            for one in self._graph.parameters.values()
-        )
-
-    def ran(self, module: ModuleFact) -> bool:
-        """Did the module run, or one below it, or did something read its parameters?"""
-        return module.calls > 0 or module.path in self._active
