@@ -159,7 +159,12 @@ class LossFact(msgspec.Struct, frozen=True, kw_only=True):
     """A loss that is applied to the model: `kind` in torch.nn.functional's words (`cross_entropy`).
 
     `node` is the node whose output it takes. `certain` is true when the loss was recorded, false
-    when it was read off the source.
+    when it was read off the source. `config` holds its settings (`reduction`, `label_smoothing`), and
+    what is known of its target: `target_shape`, `target_dtype`, `target_min`, `target_max`.
+
+    Of a loss that was read off the source, `output` says how the source names the one of several
+    outputs that it takes (`[1]`, `logits`), and `path` is `evaluation` where it stands on a path that
+    does not train (a `validate` function, `torch.no_grad()`).
     """
 
     kind: str
@@ -167,6 +172,8 @@ class LossFact(msgspec.Struct, frozen=True, kw_only=True):
     certain: bool
     location: Location | None = None
     config: dict[str, Any] = {}
+    output: str = ""
+    path: str = ""
 
 
 class HandwrittenNorm(msgspec.Struct, frozen=True, kw_only=True):
