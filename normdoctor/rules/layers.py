@@ -38,6 +38,15 @@ def owner(graph: Graph, node: Node) -> ModuleFact | None:
     return module if module is not None and module.base else None
 
 
+def as_built(graph: Graph, node: Node, setting: str) -> bool:
+    """Does a call work with this setting of the module that it belongs to, and not with one of its own?
+
+    `F.batch_norm(..., eps=64)` in the forward of a subclass of BatchNorm2d does not.
+    """
+    module = owner(graph, node)
+    return module is not None and node.config.get(setting) in (None, module.config.get(setting))
+
+
 def parent(graph: Graph, path: str) -> ModuleFact | None:
     """The module that holds the one at `path`, None for the root."""
     while path:

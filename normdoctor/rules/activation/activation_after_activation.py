@@ -17,6 +17,9 @@ _ACTIVATIONS = frozenset(
 )
 _SOFTMAX = frozenset({"softmax", "log_softmax"})
 _SQUASHING = frozenset({"sigmoid", "hardsigmoid", "tanh", "softmax"})
+#: Kinds that draw random numbers, and kinds that repeat values.
+_DRAWN = frozenset("randn randn_like normal rand rand_like uniform".split())
+_SPREAD = frozenset("expand expand_as broadcast_to broadcast_tensors".split())
 #: What clips the logits of a softmax that stands behind it.
 _CLIPPING = frozenset("relu relu6 sigmoid hardsigmoid tanh hardtanh softmax".split())
 
@@ -97,6 +100,28 @@ class ActivationAfterActivation(Rule):
     inputs = torch.randn(4, 5, 16)
     ```
 
+    A policy that squashes its action must leave the mean of the distribution alone:
+
+    ```python bad
+    import torch
+    from torch import nn
+
+
+    class Actor(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mean, self.log_std = nn.Linear(16, 4), nn.Linear(16, 4)
+
+        def forward(self, x):
+            mean = torch.tanh(self.mean(x))
+            std = self.log_std(x).clamp(-5, 2).exp()
+            return torch.tanh(mean + std * torch.randn_like(std))  # ND302
+
+
+    model = Actor()
+    inputs = torch.randn(4, 16)
+    ```
+
     ## When to ignore
     Where the second function is meant as a map of the first one's range, and written as an activation for
     brevity. ReLU after ReLU costs time only. The rule is silent behind gates, sums and scalings, for mish
@@ -105,6 +130,7 @@ class ActivationAfterActivation(Rule):
     ## References
     - jianlin-cheng/DProQA issue 3: a gate that is the sigmoid of a sigmoid. Its range is
       [sigmoid(0), sigmoid(1)] = [0.5, 0.731]; its slope s'(s(x)) s'(x) is largest at x = -0.12, with 0.059.
+    - thu-ml/tianshou issue 98: the mean of a policy went through tanh, and its sample once more.
     - DepthAnything/Depth-Anything-V2 issue 71: ReLU of ReLU, which is harmless.
     """
 
@@ -118,7 +144,7 @@ class ActivationAfterActivation(Rule):
         done: set[tuple[str, str, object]] = set()
         for outer in graph.by_role("activation", "softmax"):
             chain = self._chain(graph, outer)
-            inner = chain.source
+            inner = chain.source if outer.kind != "tanh" else _mean_of_sample(graph, outer) or chain.source
             if inner is None or not self._pair(graph, inner, outer):
                 continue
             key = (graph.label(inner), graph.label(outer), outer.location)
@@ -159,7 +185,8 @@ class ActivationAfterActivation(Rule):
         if idle:
             text = f"{graph.named(outer)} follows {inner.kind}{behind}: the {idle} of the two has no effect"
         else:
-            effect = _effect(inner, outer)
+            sampled = outer.kind == "tanh" and _mean_of_sample(graph, outer) is inner
+            effect = ", to which noise was added" if sampled else _effect(inner, outer)
             text = f"{graph.named(outer)} is applied to the output of {inner.kind}{behind}{effect}"
         return self.finding(
             graph,
@@ -170,6 +197,25 @@ class ActivationAfterActivation(Rule):
             related=(("the first activation", graph.where(inner)),),
             fix=Fix(title="Drop one of the two", applicability=Applicability.DISPLAY),
         )
+
+
+def _mean_of_sample(graph: Graph, outer: Node) -> Node | None:
+    """The tanh of a mean to which noise is added, where the sum is squashed again (a policy's action)."""
+
+    def computed(node: Node) -> Node:
+        while (graph.transparent(node) or node.kind in _SPREAD) and node.inputs:
+            node = graph.nodes[node.inputs[0]]
+        return node
+
+    total = computed(graph.nodes[outer.inputs[0]]) if outer.inputs else None
+    if total is None or total.kind != "add" or len(total.inputs) != 2:
+        return None
+    terms = [computed(term) for term in graph.inputs(total)]
+    for mean, noise in (terms, terms[::-1]):
+        drawn = any(computed(factor).kind in _DRAWN for factor in graph.inputs(noise))
+        if mean.kind == "tanh" and noise.kind == "mul" and drawn:
+            return mean
+    return None
 
 
 def _behind_dropout(graph: Graph, node: Node) -> list[Node]:

@@ -8,7 +8,7 @@ from normdoctor.facts import ModuleFact, Node
 from normdoctor.findings import Applicability, Finding, Fix, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule, RuleOptions
-from normdoctor.rules.layers import BATCH_NORMS, INSTANCE_NORMS, number, owner
+from normdoctor.rules.layers import BATCH_NORMS, INSTANCE_NORMS, as_built, number
 
 
 class BatchnormEps(Rule):
@@ -90,7 +90,7 @@ class BatchnormEps(Rule):
             if module.base in BATCH_NORMS | INSTANCE_NORMS:
                 yield from self._judge(graph, module.config.get("eps"), module.type, module=module)
         for node in graph.by_role("norm"):
-            if node.kind in ("batch_norm", "instance_norm") and owner(graph, node) is None:
+            if node.kind in ("batch_norm", "instance_norm") and not as_built(graph, node, "eps"):
                 yield from self._judge(graph, node.config.get("eps"), f"F.{node.kind}", node=node)
 
     def _judge(

@@ -8,7 +8,14 @@ from normdoctor.facts import ModuleFact, Node
 from normdoctor.findings import Applicability, Finding, Fix, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule, RuleOptions
-from normdoctor.rules.layers import BATCH_NORMS, INSTANCE_NORMS, in_training, number, owner, tracks_statistics
+from normdoctor.rules.layers import (
+    BATCH_NORMS,
+    INSTANCE_NORMS,
+    as_built,
+    in_training,
+    number,
+    tracks_statistics,
+)
 
 
 class BatchnormMomentum(Rule):
@@ -97,7 +104,7 @@ class BatchnormMomentum(Rule):
             if module.base in BATCH_NORMS | INSTANCE_NORMS and tracking:
                 yield from self._judge(graph, module.config.get("momentum"), module.type, module=module)
         for node in graph.by_role("norm"):
-            if node.kind not in ("batch_norm", "instance_norm") or owner(graph, node) is not None:
+            if node.kind not in ("batch_norm", "instance_norm") or as_built(graph, node, "momentum"):
                 continue
             if tracks_statistics(graph, node) and in_training(graph, node):
                 yield from self._judge(graph, node.config.get("momentum"), f"F.{node.kind}", node=node)
