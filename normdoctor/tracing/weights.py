@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
+from msgspec.structs import replace
 
 from normdoctor.facts import WeightFact
-from normdoctor.loading.state import Inventory
+from normdoctor.loading.state import Inventory, join
+from normdoctor.tracing.identify import MOMENTS, identify, sample_of
+from normdoctor.tracing.slices import effective_spectral_norms, equal_slices
 
 CHUNK = 1 << 24  # elements looked at in one go: bounds the memory that a half-precision copy takes
+LISTED = 16384  # the values of tensors with one axis and no more elements are listed
 
 
-def weight_facts(parts: Inventory, *, filled: bool) -> dict[str, WeightFact]:
+def weight_facts(
+    parts: Inventory, *, filled: bool, truncations: Mapping[int, tuple[float, float]] | None = None
+) -> dict[str, WeightFact]:
     """Statistics by name, for every floating tensor that has values.
 
     `filled` says that the model was built under torch's deterministic fill, so that NaN marks memory
-    that nobody wrote.
+    that nobody wrote. `truncations` holds the bounds of truncated normals by the identity of the tensor.
     """
     found = {}
     with torch.no_grad():
@@ -24,39 +32,68 @@ def weight_facts(parts: Inventory, *, filled: bool) -> dict[str, WeightFact]:
             tensor = entry.tensor
             dense = tensor.layout == torch.strided and tensor.device.type != "meta"
             if dense and tensor.is_floating_point() and tensor.numel():
-                found[entry.name] = describe(tensor.detach(), filled=filled)
+                fact = describe(tensor.detach(), filled=filled)
+                if bounds := (truncations or {}).get(id(tensor)):
+                    fact = replace(fact, truncation=bounds)
+                found[entry.name] = fact
+        for path, held in parts.modules.items():
+            for name, norm in effective_spectral_norms(held.module).items():
+                full = join(path, name)
+                if full in found:
+                    found[full] = replace(found[full], spectral_norm=norm)
     return found
 
 
 def describe(tensor: torch.Tensor, *, filled: bool = False) -> WeightFact:
-    """Count, range, mean and (population) standard deviation of a tensor's values."""
-    flat = tensor.contiguous().view(-1)
-    count = flat.numel()
-    low, high, mean, second, seen = float("inf"), float("-inf"), 0.0, 0.0, 0
-    for part in torch.split(flat, CHUNK):
-        values = part if part.dtype in (torch.float32, torch.float64) else part.float()
-        least, most = (float(value) for value in torch.aminmax(values))
-        if not (math.isfinite(least) and math.isfinite(most)):
-            unwritten = filled and bool(torch.isnan(values).any())
-            return WeightFact(
-                count=count,
-                finite=False,
-                minimum=0.0,
-                maximum=0.0,
-                mean=0.0,
-                std=0.0,
-                uninitialized=unwritten,
-            )
-        size = values.numel()
-        average, spread = _moments(values)
-        # Chan, Golub and LeVeque (1983): merging the moments of two parts.
-        delta, total = average - mean, seen + size
-        second += spread * size + delta * delta * seen * size / total
-        mean += delta * size / total
-        seen = total
+    """Range, moments, initialization and equal slices of a tensor's values."""
+    fact, sample = _statistics(tensor, filled=filled)
+    if not fact.finite:
+        return fact
+    fields: dict[str, Any] = {}
+    if tensor.dim() == 1 and fact.count <= LISTED:
+        constant = fact.minimum == fact.maximum
+        fields["values"] = (fact.minimum,) * fact.count if constant else tuple(tensor.tolist())
+    if tensor.dim() >= 2 and fact.minimum != fact.maximum:
+        fields["duplicate_rows"], fields["zero_rows"] = equal_slices(tensor, 0)
+        fields["duplicate_columns"], _ = equal_slices(tensor, 1)
+    return replace(fact, init=identify(tensor, fact, sample), **fields)
+
+
+def _statistics(tensor: torch.Tensor, *, filled: bool) -> tuple[WeightFact, torch.Tensor]:
+    """The exact range of all values, and the moments of at most `MOMENTS` of them, with the sample."""
+    count, low, high = tensor.numel(), math.inf, -math.inf
+    for part in _parts(tensor):
+        least, most = (float(value) for value in torch.aminmax(part))
         low, high = min(low, least), max(high, most)
-    std = 0.0 if low == high else (second / count) ** 0.5
-    return WeightFact(count=count, finite=True, minimum=low, maximum=high, mean=mean, std=std)
+        if not (math.isfinite(least) and math.isfinite(most)):
+            unwritten = filled and bool(torch.isnan(part).any())
+            fact = WeightFact(
+                count=count, finite=False, minimum=0.0, maximum=0.0, mean=0.0, std=0.0,
+                uninitialized=unwritten,
+            )  # fmt: skip
+            return fact, tensor.new_empty(0)
+    if low == high:
+        fact = WeightFact(count=count, finite=True, minimum=low, maximum=high, mean=low, std=0.0)
+        return fact, tensor.new_empty(0)
+    values = sample_of(tensor, MOMENTS)
+    mean, variance = _moments(values)
+    fact = WeightFact(count=count, finite=True, minimum=low, maximum=high, mean=mean, std=variance**0.5)
+    return fact, values
+
+
+def _parts(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """All values in pieces of bounded size, without a copy of the whole, in whatever order they lie."""
+    strides = tensor.stride()
+    order = sorted(range(tensor.dim()), key=lambda axis: -strides[axis])
+    laid = tensor.permute(order)
+    if laid.is_contiguous():
+        yield from torch.split(laid.view(-1), CHUNK)
+    elif laid.numel() <= CHUNK or laid.shape[0] == 1:
+        yield laid.reshape(-1)
+    else:
+        rows = max(1, CHUNK * laid.shape[0] // laid.numel())
+        for piece in torch.split(laid, rows):
+            yield from _parts(piece)
 
 
 def _moments(values: torch.Tensor) -> tuple[float, float]:
