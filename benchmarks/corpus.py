@@ -1,0 +1,149 @@
+"""Small model files with a known verdict: reported faults with their mended twins, and clean models.
+
+A fault is a `Case`: one model file in which lines that a finding may point at end in `# fault`, and
+the swaps of text that mend it. A clean model is any row with an `id` and a `source`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from normdoctor import doctor
+from normdoctor.findings import Confidence, Finding, Severity
+
+TESTS = Path(__file__).resolve().parent.parent / "tests"
+HEAD = "import torch\nimport torch.nn as nn\nimport torch.nn.functional as F\n\n"
+#: Statuses of a report that was confirmed: a fix was merged, a maintainer agreed, it is still in the
+#: code, or it is behaviour of torch itself.
+CONFIRMED = ("fix", "ack", "HEAD", "lib")
+#: Stands for a model that the check reports as one whose forward does not run.
+DOES_NOT_RUN = "does-not-run"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A fault and how it is mended.
+
+    Args:
+        id: The row of the list of reported faults; `DS02b` is the same fault in another style, `DS-x1`
+            one of the kind that nobody reported.
+        status: Of the report: fix, ack, HEAD, lib, PR, rep, thin; `own` for one that nobody reported.
+        codes: Rules of which one has to fire: the one of the catalogue, or another true diagnosis.
+        how: What was rebuilt, and what is handed to the check.
+        text: The faulty file, less the usual imports.
+        swaps: Pieces of the text, and what they become in the mended file.
+        given: Names of the file that are handed to the check: `loss`, `labels`, `optimizer`, `reference`.
+    """
+
+    id: str
+    status: str
+    codes: tuple[str, ...]
+    how: str
+    text: str
+    swaps: tuple[tuple[str, str], ...]
+    given: tuple[str, ...] = ()
+
+    @property
+    def faulty(self) -> str:
+        """The faulty file."""
+        return HEAD + self.text.lstrip("\n")
+
+    @property
+    def fixed(self) -> str:
+        """The mended file."""
+        text = re.sub(r"[ ]*# fault$", "", self.text, flags=re.MULTILINE)
+        for old, new in self.swaps:
+            if old not in text:
+                raise ValueError(f"{self.id}: nothing to swap for {old!r}")
+            text = text.replace(old, new)
+        return HEAD + text.lstrip("\n")
+
+    @property
+    def lines(self) -> list[int]:
+        """The lines that a finding may point at."""
+        return [n for n, line in enumerate(self.faulty.splitlines(), 1) if line.endswith("# fault")]
+
+    @property
+    def kind(self) -> str:
+        """`reported`, `variant` (another style of a reported one) or `own`."""
+        if "-x" in self.id:
+            return "own"
+        return "reported" if self.id[-1].isdigit() else "variant"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the check said of a file: findings with the least confidence, and why it did not run."""
+
+    findings: tuple[Finding, ...]
+    problems: tuple[str, ...] = ()
+
+    def named(self, codes: tuple[str, ...]) -> list[Finding]:
+        """The findings of these rules."""
+        return [finding for finding in self.findings if finding.code in codes]
+
+    def finds(self, codes: tuple[str, ...]) -> bool:
+        """Is one of these diagnoses made?"""
+        return bool(self.named(codes)) or (DOES_NOT_RUN in codes and bool(self.problems))
+
+    @property
+    def loud(self) -> list[Finding]:
+        """What fails a run by default: warnings and errors of medium confidence or above."""
+        return [
+            finding
+            for finding in self.findings
+            if finding.severity.rank >= Severity.WARNING.rank
+            and finding.confidence.rank >= Confidence.MEDIUM.rank
+        ]
+
+
+def placed(case: Case, verdict: Verdict) -> bool | None:
+    """Does a right finding stand at a marked line? None where no right finding has a place."""
+    places = [finding.location.line for finding in verdict.named(case.codes) if finding.location]
+    return any(line in case.lines for line in places) if places else None
+
+
+def judge(source: str, given: tuple[str, ...] = ()) -> Verdict:
+    """Check a file that is given as text, all confidences."""
+    chosen: dict[str, Any] = {}
+    if given:
+        values: dict[str, Any] = {"__name__": "model"}
+        exec(compile(source, "model.py", "exec"), values)
+        chosen = {name: values[name] for name in given}
+    with tempfile.TemporaryDirectory(prefix="normdoctor-") as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = Path(folder) / "model.py"
+        path.write_text(source, encoding="utf-8")
+        report = doctor.check(str(path), min_confidence="low", **chosen)
+    return Verdict(report.findings, tuple(problem.message for problem in report.problems))
+
+
+def cases() -> list[Case]:
+    """All faults, by id."""
+    found = [row for row in _rows(TESTS / "faults" / "cases") if isinstance(row, Case)]
+    return sorted(found, key=lambda case: case.id)
+
+
+def clean() -> list[Any]:
+    """All clean models, by id; none where there are no such tests."""
+    rows = {row.id: row for row in _rows(TESTS / "clean" / "cases") if hasattr(row, "source")}
+    return [rows[name] for name in sorted(rows)]
+
+
+def _rows(folder: Path) -> Iterator[Any]:
+    for file in sorted(folder.glob("*.py")):
+        spec = importlib.util.spec_from_file_location(f"corpus_{folder.parent.name}_{file.stem}", file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        for value in vars(module).values():
+            if isinstance(value, list | tuple):
+                yield from (row for row in value if hasattr(row, "id"))
