@@ -37,6 +37,8 @@ class Settings:
         roles: Name of a function or class to the role that it has.
         import_timeout: Seconds after which an import is stopped; None for the loader's own limit.
         exitfirst: Stop at the first rule that fails.
+        ignore_suppressions: Comments silence nothing; globs of the file still do.
+        baseline: The file of known findings; `baseline_mode` is read, write or prune.
         save_facts: File to write the facts to; `from_facts`: file to read them from.
         root: The folder that globs are relative to: where the configuration file lies.
     """
@@ -62,6 +64,9 @@ class Settings:
     device: str | None = None
     import_timeout: float | None = None
     exitfirst: bool = False
+    ignore_suppressions: bool = False
+    baseline: Path | None = None
+    baseline_mode: str = "read"
     save_facts: Path | None = None
     from_facts: Path | None = None
     root: Path = field(default_factory=Path)

@@ -28,11 +28,12 @@ def order(finding: Finding) -> tuple[object, ...]:
 def group(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Merge findings of one rule, target, severity and place, fill in `{modules}`, and sort.
 
-    Findings without a place are merged where their module paths differ in indices only.
+    Findings without a place are merged where their module paths differ in indices only; without modules
+    either, where they say the same.
     """
     groups: dict[tuple[object, ...], list[Finding]] = {}
     for finding in findings:
-        place: object = finding.location or tuple(mask(path) for path in finding.modules)
+        place: object = finding.location or tuple(mask(path) for path in finding.modules) or finding.message
         key = (finding.target, finding.code, finding.severity, place)
         groups.setdefault(key, []).append(finding)
     return tuple(sorted((_merge(members) for members in groups.values()), key=order))

@@ -69,18 +69,21 @@ class TargetSummary(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a check. `findings` are sorted by file, line, column, code and module.
 
-    `suppressed` findings were silenced by the user, `hidden` counts those below the confidence
-    that was asked for; neither fails. `problems` are targets that could not be examined.
+    `suppressed` findings were silenced by the user, `known` are those in the baseline, `hidden` counts
+    those below the confidence that was asked for; none of them fails. `problems` are targets that could
+    not be examined; `remarks` say what was written beside the report.
     """
 
     findings: tuple[Finding, ...] = ()
     results: tuple[RuleResult, ...] = ()
     targets: tuple[TargetSummary, ...] = ()
     suppressed: tuple[Suppressed, ...] = ()
+    known: tuple[Finding, ...] = ()
     problems: tuple[Problem, ...] = ()
     hidden: int = 0
     fail_on: str = "warning"
     environment: dict[str, str] = {}
+    remarks: tuple[str, ...] = ()
 
     @property
     def failures(self) -> tuple[Finding, ...]:

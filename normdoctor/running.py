@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from normdoctor.baseline import Baseline
 from normdoctor.census import count_norms, count_parameters, handwritten_norms
 from normdoctor.config import Settings
 from normdoctor.environment import environment
 from normdoctor.errors import NormDoctorError, UsageError
 from normdoctor.facts import Facts
-from normdoctor.findings import Confidence, Finding, Severity
+from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.grouping import group, order
+from normdoctor.idle import idle_comments
 from normdoctor.report import Problem, Report, RuleResult, TargetSummary, at_least
 from normdoctor.rules.base import Rule
+from normdoctor.rules.runs import Crash, Run, RunRule, Unrecorded
+from normdoctor.rules.tool.rule_crashed import RuleCrashed
 from normdoctor.suppression import Suppressed, Suppressions
 
 #: Called with each result as soon as it is known.
 OnResult = Callable[[RuleResult], None]
 
-CRASH_CODE = "ND004"
-CRASH_NAME = "rule-crashed"
+NO_GRAPH = "the forward could not be recorded"
 
 
 class Session:
@@ -38,7 +41,18 @@ class Session:
         self.settings = settings
         self.stopped = False
         self._on_result = on_result
-        self._silencer = Suppressions(settings.per_file_ignores, settings.per_module_ignores, settings.root)
+        self._silencer = Suppressions(
+            settings.per_file_ignores,
+            settings.per_module_ignores,
+            settings.root,
+            heed_comments=not settings.ignore_suppressions,
+        )
+        self._baseline = (
+            Baseline(settings.baseline, settings.root, settings.baseline_mode) if settings.baseline else None
+        )
+        self._run_rules: dict[str, type[RunRule]] = {}
+        self._crashes: list[Crash] = []
+        self._known: list[Finding] = []
         self._facts: list[Facts] = []
         self._raw: list[Finding] = []
         self._suppressed: list[Suppressed] = []
@@ -55,7 +69,7 @@ class Session:
         """Run the selected rules on one target; `spec` is what the user asked for it with."""
         self._facts.append(facts)
         graph = Graph(facts)
-        for rule in self.settings.selection(facts.target, spec).rules:
+        for rule in self._rules(facts.target, spec):
             if self.stopped:
                 break
             result = self._run(rule, graph)
@@ -73,19 +87,63 @@ class Session:
         self.stopped = self.stopped or self.settings.exitfirst
 
     def report(self) -> Report:
-        """Everything so far; writes the facts where `save_facts` says."""
+        """Everything so far; writes the facts and the baseline where the settings ask for it."""
         if self.settings.save_facts is not None:
             save_facts(self.settings.save_facts, self._facts)
+        self._judge_run()
+        remark = self._baseline.save(self._results) if self._baseline else ""
         return Report(
             findings=group(self._raw),
             results=tuple(self._results),
             targets=tuple(_summary(facts) for facts in self._facts),
             suppressed=tuple(sorted(self._suppressed, key=lambda item: order(item.finding))),
+            known=tuple(sorted(self._known, key=order)),
             problems=tuple(self._problems),
             hidden=self._hidden,
             fail_on=self.settings.fail_on,
             environment=environment(),
+            remarks=(remark,) if remark else (),
         )
+
+    def _rules(self, target: str, spec: str | None) -> list[type[Rule]]:
+        """The rules that are selected for a target; those about the run wait for its end."""
+        selection = self.settings.selection(target, spec)
+        if RuleCrashed.code not in selection.off:
+            self._run_rules[RuleCrashed.code] = RuleCrashed
+        self._run_rules |= {rule.code: rule for rule in selection.rules if issubclass(rule, RunRule)}
+        return [rule for rule in selection.rules if not rule.about_run]
+
+    def _judge_run(self) -> None:
+        run = Run(
+            unrecorded=tuple(self._unrecorded()),
+            crashes=tuple(self._crashes),
+            idle_comments=lambda: idle_comments(self._silencer, self._facts, self._results),
+            stale_entries=lambda: self._baseline.stale(self._results) if self._baseline else (),
+        )
+        results = []
+        for code in sorted(self._run_rules):
+            rule = self._run_rules[code]
+            standing = self._sieve(rule, list(rule(self.settings.options.get(code)).check_run(run)))
+            for target in sorted({finding.target for finding in standing}):
+                failed = at_least([f for f in standing if f.target == target], self.settings.fail_on)
+                outcome = "failed" if failed else "noted"
+                # A crash is already the outcome of the rule that raised.
+                if not rule.always:
+                    results.append(RuleResult(target=target, code=code, name=rule.name, outcome=outcome))
+        self._results += results
+
+    def _unrecorded(self) -> Iterator[Unrecorded]:
+        problems = {problem.target: problem for problem in self._problems}
+        for facts in self._facts:
+            if not facts.nodes:
+                problem = problems.get(facts.target)
+                of_target = [result for result in self._results if result.target == facts.target]
+                yield Unrecorded(
+                    facts=facts,
+                    reason=problem.message if problem else "; ".join(facts.notes) or "no reason is known",
+                    hint=problem.hint if problem else "",
+                    skipped=tuple(r.code for r in of_target if r.reason.startswith(NO_GRAPH)),
+                )
 
     def _run(self, rule: type[Rule], graph: Graph) -> RuleResult:
         reason = why_skipped(rule, graph.facts)
@@ -95,7 +153,8 @@ class Session:
             findings = list(rule(self.settings.options.get(rule.code)).check(graph))
         except Exception as error:
             summary = f"{type(error).__name__}: {error}"
-            self._raw.append(_crash(rule, graph.facts, summary))
+            crash = Crash(target=graph.facts.target, code=rule.code, name=rule.name, summary=summary)
+            self._crashes.append(crash)
             detail = "".join(traceback.format_exception(error))
             return self._result(rule, graph, "error", summary, detail)
         standing = self._sieve(rule, findings)
@@ -104,9 +163,13 @@ class Session:
         return self._result(rule, graph, "noted" if standing else "passed")
 
     def _sieve(self, rule: type[Rule], findings: Sequence[Finding]) -> list[Finding]:
-        """Apply level, confidence and suppressions; what stands is kept for the report."""
+        """Apply level, confidence, suppressions and baseline; what stands is kept for the report."""
         level = self.settings.levels.get(rule.code)
-        shown = [f for f in findings if f.confidence.rank >= self.settings.min_confidence.rank]
+        floor = self.settings.min_confidence.rank
+        shown = [finding for finding in findings if finding.confidence.rank >= floor]
+        hidden = [finding for finding in findings if finding.confidence.rank < floor]
+        # A comment on what is hidden anyway is in use: it takes effect when the rest is shown.
+        hidden = [finding for finding in hidden if self._silencer.match(finding) is None]
         self._hidden += len(findings) - len(shown)
         standing: list[Finding] = []
         silenced: dict[tuple[str, str], list[Finding]] = {}
@@ -120,6 +183,11 @@ class Session:
                 silenced.setdefault((match.by, match.reason), []).append(finding)
         for (by, reason), members in silenced.items():
             self._suppressed += [Suppressed(finding=f, by=by, reason=reason) for f in group(members)]
+        if self._baseline is not None and not rule.about_run:
+            self._baseline.hidden(group(hidden))
+            known = [finding for finding in group(standing) if self._baseline.knows(finding)]
+            standing = [finding for finding in group(standing) if finding not in known]
+            self._known += known
         self._raw += standing
         return standing
 
@@ -136,7 +204,7 @@ class Session:
 def why_skipped(rule: type[Rule], facts: Facts) -> str:
     """The reason why a rule cannot run on these facts; empty when it can."""
     missing: dict[str, tuple[bool, str]] = {
-        "graph": (not facts.nodes, "the forward could not be recorded"),
+        "graph": (not facts.nodes, NO_GRAPH),
         "weights": (facts.weights is None, "the values of the weights are not known"),
         "loss": (not facts.losses, "no loss was given or found in the source"),
         "optimizer": (not facts.optimizers, "no optimizer was given or found"),
@@ -221,16 +289,3 @@ def _unjudged(facts: Facts) -> list[str]:
         return []
     types = ", ".join(f"{count} {kind}" for kind, count in found.items())
     return [f"what looks like hand-written norms is not judged: {types}"]
-
-
-def _crash(rule: type[Rule], facts: Facts, summary: str) -> Finding:
-    return Finding(
-        code=CRASH_CODE,
-        name=CRASH_NAME,
-        severity=Severity.ERROR,
-        confidence=Confidence.HIGH,
-        message=f"the rule {rule.code} {rule.name} raised {summary}",
-        evidence={"rule": rule.code, "error": summary},
-        target=facts.target,
-        help="This is a fault of the rule, not of the model; the other rules went on. Please report it.",
-    )

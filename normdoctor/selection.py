@@ -103,11 +103,12 @@ def select_rules(
     for rule in all_rules():
         for_it = _heaviest(wanted, rule, target)
         against = _heaviest(unwanted, rule, target)
-        if for_it is None:
+        weight = 0 if for_it is None else for_it.weight
+        if for_it is None and not rule.always:
             off[rule.code] = "not selected"
-        elif against is not None and against.weight >= for_it.weight:
+        elif against is not None and against.weight >= weight:
             off[rule.code] = f"ignored by `{against.text}`"
-        elif rule.preview and not preview and for_it.weight < EXACT:
+        elif rule.preview and not preview and weight < EXACT:
             off[rule.code] = "preview: select it by its code, or give --preview"
     return Selection(tuple(r for r in all_rules() if r.code not in off), off)
 

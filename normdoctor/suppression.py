@@ -41,13 +41,30 @@ class Suppressed(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Comment:
-    """One suppression comment: the lines that it covers (none: the whole file) and its codes."""
+    """One suppression comment: the lines that it covers (none: the whole file) and what it names.
 
-    line: int
+    `named` maps each selector, as it is written, to the codes that it stands for.
+    """
+
+    place: Location
+    verb: str
     lines: range | None
-    codes: frozenset[str]
-    by: str
+    named: Mapping[str, frozenset[str]]
     reason: str = ""
+
+    @property
+    def by(self) -> str:
+        """Its address for reports: `model.py:9`."""
+        return f"{Path(self.place.file).name}:{self.place.line}"
+
+    def covers(self, place: Location) -> bool:
+        """Does a span lie at its lines?"""
+        last = max(place.end_line, place.line)
+        return self.lines is None or (self.lines.start <= last and place.line < self.lines.stop)
+
+    def names(self, code: str) -> bool:
+        """Does it name this rule?"""
+        return any(code in codes for codes in self.named.values())
 
 
 @dataclass(slots=True)
@@ -57,32 +74,29 @@ class Suppressions:
     per_file: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     per_module: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     root: Path = field(default_factory=Path)
+    heed_comments: bool = True
+    #: File, line and code of the comments that silenced something.
+    used: set[tuple[str, int, str]] = field(default_factory=set)
     _files: dict[str, tuple[Comment, ...]] = field(default_factory=dict)
 
     def match(self, finding: Finding) -> Suppressed | None:
         """The reason why a finding (of one site) is silenced; None when it stands."""
-        for place in self._places(finding):
-            for comment in self._comments(place.file):
-                last = max(place.end_line, place.line)
-                covered = comment.lines is None or (
-                    comment.lines.start <= last and place.line < comment.lines.stop
-                )
-                if covered and finding.code in comment.codes:
-                    return Suppressed(finding=finding, by=comment.by, reason=comment.reason)
-        return self._by_option(finding)
+        found = None
+        for place in places(finding) if self.heed_comments else ():
+            for comment in self.comments(place.file):
+                if comment.covers(place) and comment.names(finding.code):
+                    self.used.add((place.file, comment.place.line, finding.code))
+                    found = found or Suppressed(finding=finding, by=comment.by, reason=comment.reason)
+        return found or self._by_option(finding)
 
-    def _places(self, finding: Finding) -> Iterator[Location]:
-        if finding.location is not None:
-            yield finding.location
-        yield from (site.call for site in finding.sites if site.call is not None)
-
-    def _comments(self, file: str) -> tuple[Comment, ...]:
+    def comments(self, file: str) -> tuple[Comment, ...]:
+        """The suppression comments of a file."""
         if file not in self._files:
             self._files[file] = tuple(comments(file))
         return self._files[file]
 
     def _by_option(self, finding: Finding) -> Suppressed | None:
-        for place in self._places(finding):
+        for place in places(finding):
             for pattern, codes in self.per_file.items():
                 if self._file_matches(place.file, pattern) and _names(codes, finding.code):
                     return Suppressed(finding=finding, by=f'per-file-ignores "{pattern}"')
@@ -99,6 +113,13 @@ class Suppressions:
         if path.is_relative_to(root):
             names.append(path.relative_to(root).as_posix())
         return any(fnmatchcase(name, pattern) for name in names)
+
+
+def places(finding: Finding) -> Iterator[Location]:
+    """Where a comment silences a finding: at its own span, and at the calls of its sites."""
+    if finding.location is not None:
+        yield finding.location
+    yield from (site.call for site in finding.sites if site.call is not None)
 
 
 def comments(file: str) -> Iterator[Comment]:
@@ -119,20 +140,22 @@ def parse(text: str, file: str) -> Iterator[Comment]:
     for position, token in enumerate(tokens):
         if token.type != tokenize.COMMENT:
             continue
-        line = token.start[0]
-        if own := OWN.search(token.string):
-            codes = _codes(own, file, line)
+        (line, column), end = token.start, token.end[1]
+        place = Location(file, line, column + 1, line, end + 1)
+        own = OWN.search(token.string)
+        if own:
+            named = _named(own, file, line)
             reason = (own["reason"] or "").strip()
-            by = f"{Path(file).name}:{line}"
             if own["verb"] == "file-ignore":
-                yield Comment(line, None, codes, by, reason)
+                lines = None
+            elif token.line[:column].strip():
+                lines = range(line, line + 1)
             else:
-                alone = not token.line[: token.start[1]].strip()
-                covered = _next_statement(tokens, position) if alone else range(line, line + 1)
-                yield Comment(line, covered, codes, by, reason)
-        elif noqa := NOQA.search(token.string):
-            named = frozenset(re.findall(r"[A-Z]+[0-9]+", noqa["codes"].upper()))
-            yield Comment(line, range(line, line + 1), named, f"{Path(file).name}:{line}")
+                lines = _next_statement(tokens, position)
+            yield Comment(place, f"normdoctor: {own['verb']}", lines, named, reason)
+        if noqa := NOQA.search(token.string):  # both forms may stand in one comment
+            codes = re.findall(r"[A-Z]+[0-9]+", noqa["codes"].upper())
+            yield Comment(place, "noqa", range(line, line + 1), {code: frozenset({code}) for code in codes})
 
 
 def _tokens(text: str) -> list[tokenize.TokenInfo]:
@@ -161,15 +184,15 @@ def _next_statement(tokens: list[tokenize.TokenInfo], position: int) -> range:
     return range(start, end + 1)
 
 
-def _codes(match: re.Match[str], file: str, line: int) -> frozenset[str]:
-    named = split_selectors([match["codes"] or ""])
-    if not named:
+def _named(match: re.Match[str], file: str, line: int) -> dict[str, frozenset[str]]:
+    texts = split_selectors([match["codes"] or ""])
+    if not texts:
         raise ConfigError(
             f"{file}:{line}: `# normdoctor: {match['verb']}` names no rule",
             hint=f"Write what it is about, e.g. `# normdoctor: {match['verb']}[ND101] -- the reason`.",
         )
     try:
-        return frozenset(code for text in named for code in parse_selector(text).codes)
+        return {text: parse_selector(text).codes for text in texts}
     except NormDoctorError as error:
         raise ConfigError(f"{file}:{line}: {error.message}", hint=error.hint) from error
 

@@ -38,7 +38,7 @@ def all_rules() -> tuple[type[Rule], ...]:
 def _collect(source: object, found: dict[str, type[Rule]]) -> None:
     values = [source] if isinstance(source, type) else list(vars(source).values())
     for value in values:
-        if isinstance(value, type) and issubclass(value, Rule) and value is not Rule:
+        if isinstance(value, type) and issubclass(value, Rule) and value.code:
             known = found.setdefault(value.code, value)
             if known is not value:
                 raise ConfigError(f"two rules have the code {value.code}: {known} and {value}")

@@ -44,6 +44,9 @@ class Rule:
         requires: What the facts must hold: graph, weights, loss, ... (see `REQUIREMENTS`).
         needs: Measurements that it reads (names of `normdoctor.probing` statistics).
         preview: Runs only when asked for by its code or with `--preview`.
+        examples: Whether its page must hold examples that are models.
+        about_run: Whether it judges the run of normdoctor, not a model (see `normdoctor.rules.runs`).
+        always: Runs although others are selected; only ignoring it turns it off.
     """
 
     code: ClassVar[str] = ""
@@ -56,6 +59,9 @@ class Rule:
     requires: ClassVar[frozenset[str]] = frozenset({"graph"})
     needs: ClassVar[frozenset[str]] = frozenset()
     preview: ClassVar[bool] = False
+    examples: ClassVar[bool] = True
+    about_run: ClassVar[bool] = False
+    always: ClassVar[bool] = False
 
     class Options(RuleOptions, frozen=True):
         """No options, unless the rule defines some."""
@@ -63,9 +69,9 @@ class Rule:
     def __init__(self, options: dict[str, Any] | None = None) -> None:
         self.options: Any = msgspec.convert(options or {}, type=type(self).Options)
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, *, abstract: bool = False) -> None:
         super().__init_subclass__()
-        problems = contract_problems(cls)
+        problems = [] if abstract else contract_problems(cls)
         if problems:
             where = inspect.getsourcefile(cls) or cls.__module__
             raise TypeError(f"rule {cls.__name__} ({where}): " + "; ".join(problems))
@@ -127,7 +133,8 @@ def contract_problems(cls: type[Rule]) -> list[str]:
     headings = re.findall(r"^## (.+)$", page, re.MULTILINE)
     problems += [f"page lacks '## {heading}'" for heading in REQUIRED_HEADINGS if heading not in headings]
     roles = [role for role, _ in fences(page)]
-    problems += [f"page has no ```python {role}``` block" for role in ("bad", "good") if role not in roles]
+    wanted = ("bad", "good") if getattr(cls, "examples", True) else ()
+    problems += [f"page has no ```python {role}``` block" for role in wanted if role not in roles]
     if unknown := cls.requires - REQUIREMENTS:
         problems.append(f"unknown requirement {sorted(unknown)}")
     return problems
