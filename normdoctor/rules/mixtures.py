@@ -7,8 +7,14 @@ from typing import NamedTuple
 
 from normdoctor.facts import Node
 from normdoctor.graph import Graph
-from normdoctor.rules.chains import SHUFFLES, axis_before
+from normdoctor.rules.chains import MOVES, SHUFFLES, axis_before
 from normdoctor.rules.layers import number, owner
+
+#: Kinds that average over space, and keep batch and channels apart.
+_RESAMPLES = frozenset(
+    "interpolate avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
+    "adaptive_avg_pool3d".split()
+)
 
 
 class Mixture(NamedTuple):
@@ -35,6 +41,14 @@ def mixture(graph: Graph, node: Node, axis: int) -> Mixture | None:
         return _combined(graph, node, before, axis)
     if node.kind == "mean" or (node.kind == "sum" and before[0].kind == "stack"):
         return _reduced(graph, node, before[0], axis)
+    if node.kind == "getitem":
+        moved = indexed_axis(node, before[0].shape, axis)
+        return None if moved is None else mixture(graph, before[0], moved)
+    if node.kind == "matmul":
+        return _labelled(graph, node, before, axis)
+    if node.kind in _RESAMPLES or clamps_to_unit(node):
+        kept = axis < 2 and len(before[0].shape) == len(node.shape)
+        return mixture(graph, before[0], axis) if kept else None
     if node.kind in ("stack", "cat"):
         place = _axis(node.config.get("dim", 0), len(node.shape))
         if place is None or place == axis:
@@ -43,6 +57,57 @@ def mixture(graph: Graph, node: Node, axis: int) -> Mixture | None:
         found = _each(graph, before, inner)
         return found and Mixture(found.parts, _largest(graph, before, inner))
     return None
+
+
+def _labelled(graph: Graph, node: Node, before: Sequence[Node], axis: int) -> Mixture | None:
+    """Attention times one-hot rows: each row of the product sums to one, as those of the softmax do."""
+    if len(before) < 2 or axis != len(node.shape) - 1 or not _is_one_hot(graph, before[1]):
+        return None
+    return mixture(graph, before[0], len(before[0].shape) - 1)
+
+
+def _is_one_hot(graph: Graph, node: Node) -> bool:
+    while graph.transparent(node) and node.inputs and node.kind not in MOVES:
+        node = graph.nodes[node.inputs[0]]
+    return node.kind == "one_hot"
+
+
+def clamps_to_unit(node: Node) -> bool:
+    """Is this a clamp that leaves probabilities almost as they are (`clamp(1e-7, 1 - 1e-7)`)?"""
+    low, high = number(node.config.get("min")), number(node.config.get("max"))
+    if node.kind != "clamp" or (low is None and high is None):
+        return False
+    return (low is None or low < 0.1) and (high is None or high > 0.9)
+
+
+def indexed_axis(node: Node, before: tuple[int, ...], axis: int) -> int | None:
+    """Which axis of its input, of shape `before`, an indexing hands on as `axis`; None if that is open."""
+    entries = node.config.get("index")
+    if not isinstance(entries, list) or axis >= len(node.shape):
+        return None
+    given = [one for one in entries if one not in ("None", "...")]
+    if "..." in entries:
+        place = entries.index("...")
+        entries = [*entries[:place], *[":"] * (len(before) - len(given)), *entries[place + 1 :]]
+    out = source = 0
+    for index, entry in enumerate(entries):
+        if entry == "tensor":  # a mask or indices: what stands behind it keeps its order
+            rest = len(node.shape) - axis
+            behind = "tensor" not in entries[index + 1 :] and index == len(entries) - 1 and axis > out
+            found = len(before) - rest
+            return found if behind and found > source and before[found] == node.shape[axis] else None
+        if entry == "None":
+            if out == axis:
+                return None
+            out += 1
+        elif isinstance(entry, int):
+            source += 1
+        else:
+            if out == axis:
+                return source if before[source] == node.shape[axis] else None
+            out, source = out + 1, source + 1
+    found = source + axis - out
+    return found if found < len(before) and before[found] == node.shape[axis] else None
 
 
 def _combined(graph: Graph, node: Node, before: Sequence[Node], axis: int) -> Mixture | None:

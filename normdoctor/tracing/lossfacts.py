@@ -41,5 +41,8 @@ def loss_facts(nodes: Sequence[Node]) -> tuple[LossFact, ...]:
 
 
 def _fact(node: Node, kind: str) -> LossFact:
-    config = node.config if node.role == "loss" else {"by_hand": node.kind}
+    config = node.config
+    if node.role != "loss":
+        dim = node.config.get("dim")
+        config = {"by_hand": node.kind, "dim": dim[0] if isinstance(dim, list) and len(dim) == 1 else dim}
     return LossFact(kind=kind, node=node.inputs[0], certain=True, location=node.location, config=config)

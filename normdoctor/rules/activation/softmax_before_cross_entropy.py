@@ -6,23 +6,26 @@ import math
 from collections.abc import Iterator
 
 from normdoctor.facts import LossFact, Node
-from normdoctor.findings import Applicability, Confidence, Finding, Fix, Severity
+from normdoctor.findings import Applicability, Finding, Fix, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule
+from normdoctor.rules.layers import number
+from normdoctor.rules.losses import described, losses_on, sureness
 from normdoctor.rules.mixtures import mixture, softmax_axis
 
 #: Scores that were multiplied by this or more are logits again, with a bound of no weight.
 _SCALED = 5.0
+_LOSSES = frozenset({"cross_entropy", "nll_loss"})
 
 
 class SoftmaxBeforeCrossEntropy(Rule):
     """The output of a softmax goes into cross entropy, which applies a softmax itself.
 
     ## What it does
-    Finds a softmax over the class axis whose output, or an average of several such outputs, is what
-    `nn.CrossEntropyLoss` or `F.cross_entropy` takes; and log_softmax of a softmax in front of
-    `nn.NLLLoss`. A log_softmax in front of cross entropy is an information: applied twice it changes
-    nothing.
+    Finds a softmax over the class axis whose output is what `nn.CrossEntropyLoss` or `F.cross_entropy`
+    takes, or an average of several such outputs, or their product with one-hot rows (whose rows sum to
+    one as well); and log_softmax of a softmax in front of `nn.NLLLoss`, or in a loss that is written by
+    hand. A log_softmax in front of cross entropy is an information: applied twice it changes nothing.
 
     ## Why is this bad?
     Cross entropy takes logits and applies log_softmax to them. Probabilities differ by 1 at most, so for C
@@ -105,6 +108,23 @@ class SoftmaxBeforeCrossEntropy(Rule):
     loss = nn.CrossEntropyLoss()
     ```
 
+    A logarithm in between makes log-probabilities, which are logits as good as any:
+
+    ```python good
+    import torch
+    from torch import nn
+
+    model = nn.Sequential(
+        nn.Linear(32, 10),
+        nn.Softmax(dim=1),
+    )
+    inputs = torch.randn(8, 32)
+
+
+    def loss(output, labels):
+        return nn.functional.nll_loss(torch.log(output), labels)
+    ```
+
     ## When to ignore
     Where the loss that was found in the source belongs to another model. Such findings have medium
     confidence; pass `loss=` and the rule knows. It is silent for a softmax over another axis than the
@@ -129,23 +149,12 @@ class SoftmaxBeforeCrossEntropy(Rule):
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Walk back from what each loss takes."""
         done: set[int] = set()
-        for loss in graph.facts.losses:
-            if loss.kind not in ("cross_entropy", "nll_loss") or not 0 <= loss.node < len(graph.nodes):
-                continue
-            taken = graph.nodes[loss.node]
-            if not loss.certain and self._ambiguous(graph, taken):
-                continue
-            axis = 1 if len(taken.shape) > 1 else 0
+        for loss, taken in losses_on(graph, _LOSSES):
+            axis = _class_axis(loss, taken)
             for node, severity, gain in self._found(graph, taken, axis, loss.kind):
                 if node.index not in done:
                     done.add(node.index)
                     yield self._report(graph, node, loss, severity, gain)
-
-    @staticmethod
-    def _ambiguous(graph: Graph, taken: Node) -> bool:
-        """Does the model return another tensor of the same rank, which the loss may take instead?"""
-        others = [node for node in graph.outputs if node.index != taken.index]
-        return any(len(node.shape) == len(taken.shape) for node in others)
 
     @classmethod
     def _found(
@@ -170,11 +179,8 @@ class SoftmaxBeforeCrossEntropy(Rule):
     ) -> Finding:
         axis = softmax_axis(graph, node)
         classes = node.shape[axis] if axis is not None else 0
-        confidence = Confidence.HIGH if loss.certain else Confidence.MEDIUM
-        if not loss.certain and not graph.facts.training:
-            confidence = Confidence.LOW  # evaluation may end in a softmax that training does not have
         evidence: dict[str, float] = {"classes": classes}
-        takes = "log_softmax and nll_loss" if loss.kind == "nll_loss" else loss.kind
+        takes = "log_softmax and nll_loss" if loss.kind == "nll_loss" else described(loss)
         if severity is Severity.INFO:
             text = (
                 f"{graph.named(node)} goes into cross entropy, which applies it again: that changes nothing"
@@ -182,7 +188,7 @@ class SoftmaxBeforeCrossEntropy(Rule):
         else:
             text = f"{graph.named(node)} goes into {takes}, where logits are expected"
             if gain is not None:
-                least = math.log1p((classes - 1) * math.exp(-gain))
+                least = _least_loss(classes, gain, number(loss.config.get("label_smoothing")) or 0.0)
                 evidence["least_loss"] = round(least, 4)
                 text += f": with {classes} classes the loss cannot fall below {least:.3f}"
         return self.finding(
@@ -190,8 +196,26 @@ class SoftmaxBeforeCrossEntropy(Rule):
             text,
             node=node,
             severity=severity,
-            confidence=confidence,
+            confidence=sureness(graph, loss),
             evidence=evidence,
             related=(("the loss", loss.location),),
             fix=Fix(title="Drop it and let the loss take the logits", applicability=Applicability.UNSAFE),
         )
+
+
+def _class_axis(loss: LossFact, taken: Node) -> int:
+    """The axis of the classes: torch's losses have them second, logarithms by hand say which."""
+    rank = len(taken.shape)
+    if "by_hand" in loss.config:
+        dim = loss.config.get("dim", -1)
+        return dim % rank if isinstance(dim, int) and rank else 0
+    return 1 if rank > 1 else 0
+
+
+def _least_loss(classes: int, gain: float, smoothing: float) -> float:
+    """The cross entropy of the best scores that a softmax, scaled by `gain`, can give for C classes.
+
+    With the smoothed label q = 1 - s + s/C for the right class: ln(e^g + C - 1) - g q.
+    """
+    wanted = 1 - smoothing + smoothing / max(classes, 1)
+    return gain * (1 - wanted) + math.log1p((classes - 1) * math.exp(-gain))
