@@ -22,6 +22,7 @@ from normdoctor.loading.target import Target
 from normdoctor.tracing.extract import extract, module_facts, nodes_of, parameter_facts
 from normdoctor.tracing.inference import infer
 from normdoctor.tracing.inputs import as_example, describe_inputs, parse_inputs, to_device
+from normdoctor.tracing.lossfacts import with_labels
 from normdoctor.tracing.losses import loss_call
 from normdoctor.tracing.optimizers import made_optimizer, optimizer_facts
 from normdoctor.tracing.recording import LossCall, Recording, record
@@ -78,6 +79,7 @@ def examine(target: Target, request: Request) -> Examination:
         facts = extract(target.name, recording, origins, extra_roles=request.roles, notes=tuple(notes))
         facts = _with_second_look(facts, recording, request)
         facts = with_source_losses(facts, target.losses, target.name)
+        facts = msgspec.structs.replace(facts, losses=with_labels(facts.losses, request.labels))
         parts = recording.parts
     else:
         parts = inventory(target.model)
