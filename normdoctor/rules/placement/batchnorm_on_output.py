@@ -163,6 +163,8 @@ class BatchnormOnOutput(Rule):
         if graph.facts.losses:
             return None
         width = norm.output.shape[1] if len(norm.output.shape) > 1 else 0
+        if made.kind not in DENSE and graph.through(output) is norm.output:
+            return Confidence.LOW  # a feature map, as blocks and backbones return it
         wide = width >= self.options.embedding
         power = width & (width - 1) == 0
         return None if wide and (power or made.kind not in DENSE) else Confidence.MEDIUM
