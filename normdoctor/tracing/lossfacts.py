@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import torch
+from msgspec import structs
 
 from normdoctor.facts import LossFact, Node
+from normdoctor.tracing.meta import tensors
 from normdoctor.tracing.recorder import LOSS_SCOPE
 
 #: What a logarithm of probabilities makes the arithmetic after it, in a loss that is written by hand.
@@ -46,3 +51,22 @@ def _fact(node: Node, kind: str) -> LossFact:
         dim = node.config.get("dim")
         config = {"by_hand": node.kind, "dim": dim[0] if isinstance(dim, list) and len(dim) == 1 else dim}
     return LossFact(kind=kind, node=node.inputs[0], certain=True, location=node.location, config=config)
+
+
+def with_labels(losses: Sequence[LossFact], labels: Any) -> tuple[LossFact, ...]:
+    """Add the range of the labels that the user gave, where one of their tensors is a loss's target."""
+    ranges: dict[tuple[tuple[int, ...], str], list[tuple[float, float]]] = {}
+    for tensor in tensors(labels):
+        if tensor.numel() and tensor.device.type != "meta" and tensor.is_floating_point():
+            low, high = (float(value) for value in torch.aminmax(tensor.detach()))
+            key = (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+            ranges.setdefault(key, []).append((low, high))
+    found = []
+    for loss in losses:
+        known = ranges.get((tuple(loss.config.get("target_shape", ())), loss.config.get("target_dtype", "")))
+        if known is not None and len(known) == 1:
+            bounds = {"target_min": known[0][0], "target_max": known[0][1]}
+            found.append(structs.replace(loss, config=loss.config | bounds))
+        else:
+            found.append(loss)
+    return tuple(found)
