@@ -11,9 +11,10 @@ from torch import nn
 
 from normdoctor.facts import Location
 from normdoctor.loading.origins import Origin, Origins, character_column
-from normdoctor.loading.state import inventory
+from normdoctor.loading.state import Inventory, TensorEntry, inventory
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_ADDS = ("add_module", "register_module", "register_parameter", "register_buffer")
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -42,6 +43,38 @@ def origins_for(model: nn.Module, origins: Origins | None = None) -> dict[str, O
         if own is not None:
             found[path] = own
     return found
+
+
+def tensor_origins(parts: Inventory, origins: Origins | None = None) -> dict[str, Location]:
+    """Where user code made each tensor of a model, by name: recorded, or read off the class's source.
+
+    Parameters that torch's own layers made are left out: their module's origin stands for them.
+    """
+    found: dict[str, Location] = {}
+    modules = {path: entry.module for path, entry in parts.modules.items()}
+    for name, entry in parts.tensors.items():
+        recorded = origins.tensors.of(entry.tensor) if origins is not None else None
+        place = recorded.location if recorded is not None else _tensor_from_source(modules, entry)
+        if place is not None:
+            found[name] = place
+    return found
+
+
+def _tensor_from_source(modules: dict[str, nn.Module], entry: TensorEntry) -> Location | None:
+    path, name = entry.module, entry.name[len(entry.module) :].lstrip(".").partition("[")[0]
+    while isinstance(modules.get(path), nn.ParameterList | nn.ParameterDict) and path:
+        path, _, name = path.rpartition(".")
+    if path not in modules:
+        return None
+    for cls in type(modules[path]).__mro__:
+        if cls.__module__.partition(".")[0] == "torch" or cls is object:
+            return None
+        if (source := _class_source(cls)) is not None:
+            values = [value for value, _ in _assigned(source[1]).get(name, [])]
+            calls = [value for value in values if not isinstance(value, ast.Constant)]
+            if values:
+                return _span(source[0], calls[0]) if len(calls) == 1 else None
+    return None
 
 
 def _class_header(cls: type) -> Location | None:
@@ -115,9 +148,9 @@ def _assigned(definition: ast.ClassDef) -> dict[str, list[_Value]]:
                 for target in targets:
                     if name := _attribute(target, first):
                         found.setdefault(name, []).append((node.value, method))
-            elif isinstance(node, ast.Call) and len(node.args) == 2:
+            elif isinstance(node, ast.Call) and len(node.args) >= 2:
                 label = node.args[0]
-                adds = _attribute(node.func, first) in ("add_module", "register_module")
+                adds = _attribute(node.func, first) in _ADDS
                 if adds and isinstance(label, ast.Constant) and isinstance(label.value, str):
                     found.setdefault(label.value, []).append((node.args[1], method))
     return found
@@ -145,6 +178,10 @@ def _element(file: str, value: tuple[ast.expr, _Function], inside: list[str]) ->
         if not isinstance(deeper, ast.Call):
             break
         node = deeper
+    return _span(file, node)
+
+
+def _span(file: str, node: ast.expr) -> Location:
     end_line, end = node.end_lineno or node.lineno, node.end_col_offset or 0
     return Location(
         file=file,

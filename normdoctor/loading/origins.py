@@ -45,8 +45,8 @@ class Origin:
     via: tuple[Location, ...] = ()
 
 
-class Origins:
-    """The construction sites of modules and optimizers, by identity; holds none of them alive."""
+class Sites:
+    """Places in running code where objects were made, by identity; holds none of the objects alive."""
 
     def __init__(self) -> None:
         self._sites: dict[int, tuple[weakref.ref[object], tuple[Site, ...]]] = {}
@@ -79,13 +79,37 @@ class Origins:
             del self._sites[key]
 
 
+class Origins(Sites):
+    """The construction sites of modules and optimizers, and apart from them those of tensors.
+
+    `tensors` holds where user code made parameters (`nn.Parameter(...)`) and registered buffers;
+    `truncations` the arguments of truncated normals, by the address of the memory that they filled.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tensors = Sites()
+        self.truncations: dict[int, Truncation] = {}
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """What a truncated normal was drawn with; `low` and `high` are absolute."""
+
+    shape: tuple[int, ...]
+    mean: float
+    std: float
+    low: float
+    high: float
+
+
 class _Recorder:
-    """The wrappers around `nn.Module`, in place while at least one thread records."""
+    """The wrappers around torch's constructors, in place while at least one thread records."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._active: list[tuple[int, Origins]] = []
-        self._restore: list[tuple[str, Any, Any]] = []
+        self._restore: list[tuple[Any, str, Any, Any]] = []
 
     def enter(self, entry: tuple[int, Origins]) -> None:
         with self._lock:
@@ -98,13 +122,13 @@ class _Recorder:
             self._active = [other for other in self._active if other is not entry]
             if self._active:
                 return
-            for name, wrapper, before in self._restore:
-                if nn.Module.__dict__.get(name) is not wrapper:
+            for owner, name, wrapper, before in self._restore:
+                if owner.__dict__.get(name) is not wrapper:
                     continue  # someone wrapped ours meanwhile: it only passes calls on from now
                 if before is None:
-                    delattr(nn.Module, name)
+                    delattr(owner, name)
                 else:
-                    setattr(nn.Module, name, before)
+                    setattr(owner, name, before)
             self._restore = []
 
     def _install(self) -> None:
@@ -127,11 +151,12 @@ class _Recorder:
             return _copying(self, reduced, _RECORDER.here())
 
         self._restore = [
-            ("__init__", recording_init, init),
-            ("__reduce_ex__", recording_reduce, before),
+            (nn.Module, "__init__", recording_init, init),
+            (nn.Module, "__reduce_ex__", recording_reduce, before),
+            *_tensor_wrappers(),
         ]
-        for name, wrapper, _ in self._restore:
-            setattr(nn.Module, name, wrapper)
+        for owner, name, wrapper, _ in self._restore:
+            setattr(owner, name, wrapper)
 
     def here(self) -> list[Origins]:
         """Who records in this thread."""
@@ -142,6 +167,61 @@ class _Recorder:
 
 
 _RECORDER = _Recorder()
+
+
+def _tensor_wrappers() -> Iterator[tuple[Any, str, Any, Any]]:
+    """Around what makes parameters and buffers: (owner, name, wrapper, what it wraps)."""
+    new, copied, register = (
+        nn.Parameter.__dict__["__new__"],
+        nn.Parameter.__dict__["__deepcopy__"],
+        nn.Module.__dict__["register_buffer"],
+    )
+    make = new.__func__
+
+    @functools.wraps(make)
+    def recording_new(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        made = make(cls, *args, **kwargs)
+        _note_tensor(made, sys._getframe(1))
+        return made
+
+    @functools.wraps(copied)
+    def recording_copy(self: nn.Parameter, memo: Any) -> Any:
+        made = copied(self, memo)
+        for origins in _RECORDER.here():
+            origins.tensors.add(made, origins.tensors.sites(self))
+        return made
+
+    @functools.wraps(register)
+    def recording_register(self: nn.Module, name: str, tensor: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(tensor, torch.Tensor):
+            _note_tensor(tensor, sys._getframe(1))
+        return register(self, name, tensor, *args, **kwargs)
+
+    yield nn.Parameter, "__new__", staticmethod(recording_new), new
+    yield nn.Parameter, "__deepcopy__", recording_copy, copied
+    yield nn.Module, "register_buffer", recording_register, register
+    # What `nn.init.trunc_normal_` calls, also where it was imported by its name before.
+    truncated = getattr(nn.init, "_no_grad_trunc_normal_", None)
+    if truncated is not None:
+
+        @functools.wraps(truncated)
+        def recording_truncated(tensor: Any, *args: Any, **kwargs: Any) -> Any:
+            made = truncated(tensor, *args, **kwargs)
+            numbers = dict(zip(("mean", "std", "a", "b"), args, strict=False)) | kwargs
+            values = [numbers.get(name) for name in ("mean", "std", "a", "b")]
+            if isinstance(tensor, torch.Tensor) and all(isinstance(value, int | float) for value in values):
+                for origins in _RECORDER.here():
+                    origins.truncations[tensor.data_ptr()] = Truncation(tuple(tensor.shape), *values)
+            return made
+
+        yield nn.init, "_no_grad_trunc_normal_", recording_truncated, truncated
+
+
+def _note_tensor(tensor: torch.Tensor, frame: FrameType) -> None:
+    """Note the caller, where that is the user's code (torch's own layers stand for their parameters)."""
+    if _kind(frame.f_code.co_filename) == "user":
+        for origins in _RECORDER.here():
+            origins.tensors.add(tensor, ((frame.f_code, frame.f_lasti),))
 
 
 @contextmanager

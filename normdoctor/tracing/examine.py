@@ -13,7 +13,7 @@ import torch
 
 from normdoctor.errors import NormDoctorError, TraceError, UsageError, brief
 from normdoctor.facts import Facts, Location, LossFact, Node
-from normdoctor.loading.construction import origins_for
+from normdoctor.loading.construction import origins_for, tensor_origins
 from normdoctor.loading.example import ExampleInputs
 from normdoctor.loading.soundness import demand_sound
 from normdoctor.loading.sourceloss import SourceLoss
@@ -22,8 +22,8 @@ from normdoctor.loading.target import Target
 from normdoctor.tracing.extract import extract, module_facts, nodes_of, parameter_facts
 from normdoctor.tracing.inference import infer
 from normdoctor.tracing.inputs import as_example, describe_inputs, parse_inputs, to_device
-from normdoctor.tracing.lossfacts import with_labels
 from normdoctor.tracing.losses import loss_call
+from normdoctor.tracing.lossfacts import with_labels
 from normdoctor.tracing.optimizers import made_optimizer, optimizer_facts
 from normdoctor.tracing.recording import LossCall, Recording, record
 from normdoctor.tracing.references import reference_fact
@@ -91,7 +91,9 @@ def examine(target: Target, request: Request) -> Examination:
             notes=tuple(notes),
         )
     if "weights" in request.requirements:
-        weights = weight_facts(parts, filled=target.origins is not None and request.weights is None)
+        truncations = target.origins.truncations if target.origins is not None else None
+        filled = target.origins is not None and request.weights is None
+        weights = weight_facts(parts, filled=filled, truncations=truncations)
         facts = msgspec.structs.replace(facts, weights=weights)
     return Examination(with_setup(facts, target, request), error, recording)
 
@@ -109,8 +111,14 @@ def with_setup(facts: Facts, target: Target, request: Request) -> Facts:
     if request.optimizer is not None:
         optimizers = (made_optimizer(request.optimizer, target.model, "the optimizer"),)
     reference = reference_fact(parts, request.reference) if request.reference is not None else None
+    places = tensor_origins(parts, origins)
+    parameters = tuple(
+        msgspec.structs.replace(one, origin=places[one.name]) if one.name in places else one
+        for one in facts.parameters
+    )
     return msgspec.structs.replace(
         facts,
+        parameters=parameters,
         optimizers=optimizer_facts(optimizers, parts, where),
         reference=reference,
         checkpoint=facts.checkpoint or request.weights is not None,

@@ -10,6 +10,7 @@ import torch
 from msgspec.structs import replace
 
 from normdoctor.facts import WeightFact
+from normdoctor.loading.origins import Truncation
 from normdoctor.loading.state import Inventory, join
 from normdoctor.tracing.identify import MOMENTS, identify, sample_of
 from normdoctor.tracing.slices import effective_spectral_norms, equal_slices
@@ -19,12 +20,13 @@ LISTED = 16384  # the values of tensors with one axis and no more elements are l
 
 
 def weight_facts(
-    parts: Inventory, *, filled: bool, truncations: Mapping[int, tuple[float, float]] | None = None
+    parts: Inventory, *, filled: bool, truncations: Mapping[int, Truncation] | None = None
 ) -> dict[str, WeightFact]:
     """Statistics by name, for every floating tensor that has values.
 
     `filled` says that the model was built under torch's deterministic fill, so that NaN marks memory
-    that nobody wrote. `truncations` holds the bounds of truncated normals by the identity of the tensor.
+    that nobody wrote. `truncations` holds what truncated normals were drawn with, by the address of their
+    memory.
     """
     found = {}
     with torch.no_grad():
@@ -33,8 +35,8 @@ def weight_facts(
             dense = tensor.layout == torch.strided and tensor.device.type != "meta"
             if dense and tensor.is_floating_point() and tensor.numel():
                 fact = describe(tensor.detach(), filled=filled)
-                if bounds := (truncations or {}).get(id(tensor)):
-                    fact = replace(fact, truncation=bounds)
+                if drawn := (truncations or {}).get(tensor.data_ptr()):
+                    fact = _truncated(fact, tensor, drawn)
                 found[entry.name] = fact
         for path, held in parts.modules.items():
             for name, norm in effective_spectral_norms(held.module).items():
@@ -42,6 +44,15 @@ def weight_facts(
                 if full in found:
                     found[full] = replace(found[full], spectral_norm=norm)
     return found
+
+
+def _truncated(fact: WeightFact, tensor: torch.Tensor, drawn: Truncation) -> WeightFact:
+    """Add the bounds of the truncated normal, if the values are still those that were drawn."""
+    same = fact.finite and drawn.std > 0 and tuple(tensor.shape) == drawn.shape
+    if not same or not 0.3 < (fact.std or 0.0) / drawn.std < 1.3:
+        return fact
+    bounds = ((drawn.low - drawn.mean) / drawn.std, (drawn.high - drawn.mean) / drawn.std)
+    return replace(fact, truncation=bounds)
 
 
 def describe(tensor: torch.Tensor, *, filled: bool = False) -> WeightFact:
