@@ -181,8 +181,6 @@ class _Extraction:
             found["function"] = name
         if kind in ("add", "mul", "div", "sub", "pow") and "other" in found:
             found["scalar"] = found.pop("other")
-        if kind in ("add", "mul", "div", "sub") and _one_tensor(node.args[:2]):
-            found["twice"] = True  # both operands are the same tensor: x + x
         if roles.KINDS.get(kind) == "norm":
             found["affine"] = "weight" in present
             found["bias"] = "bias" in present
@@ -214,10 +212,6 @@ def _target_of(node: fx.Node) -> dict[str, Any]:
         return {}
     fact = tensor_facts(value)[0]
     return {"target_shape": list(fact.shape), "target_dtype": fact.dtype}
-
-
-def _one_tensor(operands: tuple[Any, ...]) -> bool:
-    return len(operands) == 2 and isinstance(operands[0], fx.Node) and operands[0] is operands[1]
 
 
 def _in_place_name(target: Any) -> bool:
