@@ -50,7 +50,7 @@ class ACGAN(nn.Module):
         super().__init__()
         self.body = nn.Sequential(nn.Flatten(), nn.Linear(784, 128), nn.LeakyReLU(0.2))
         self.aux = nn.Linear(128, 10)
-        self.prob = nn.Softmax(dim=1)
+        self.prob = nn.Softmax(dim=1)  # fault
 
     def forward(self, img):
         return self.prob(self.aux(self.body(img)))  # fault
@@ -188,7 +188,7 @@ class GraphQA(nn.Module):
         self.gc2 = nn.Linear(32, 32)
         self.drop = nn.Dropout(0.3)
         self.score = nn.Linear(32, answers)
-        self.softmax = nn.Softmax(dim=-1)
+        self.softmax = nn.Softmax(dim=-1)  # fault
 
     def forward(self, nodes, adjacency):
         h = torch.relu(torch.bmm(adjacency, self.gc1(nodes)))
@@ -256,7 +256,7 @@ class Segmenter(nn.Module):
         super().__init__()
         self.enc = nn.Conv2d(3, 16, 3, padding=1)
         self.dec = nn.Conv2d(16, 5, 1)
-        self.act = nn.Softmax2d()
+        self.act = nn.Softmax2d()  # fault
 
     def forward(self, x):
         return self.act(self.dec(F.gelu(self.enc(x))))  # fault
@@ -381,7 +381,7 @@ class MLP(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(features, 64)
         self.fc2 = nn.Linear(64, 1)
-        self.sigmoid = nn.Sigmoid()
+        self.sigmoid = nn.Sigmoid()  # fault
 
     def forward(self, x):
         x = torch.relu(self.fc1(x))
