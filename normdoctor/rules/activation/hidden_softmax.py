@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from normdoctor.facts import Location, Node
 from normdoctor.findings import Applicability, Confidence, Finding, Fix
 from normdoctor.graph import Graph
+from normdoctor.rules.attention import attention_at
 from normdoctor.rules.base import Rule
 from normdoctor.rules.hidden import layer_before, layers_behind
 from normdoctor.rules.layers import DENSE, bias_of, channel_axis, kernel_of
@@ -84,7 +85,7 @@ class HiddenSoftmax(Rule):
         done: set[tuple[str, Location | None]] = set()
         for node in graph.by_role("softmax"):
             place = graph.label(node), node.location
-            if node.kind not in ("softmax", "log_softmax") or place in done:
+            if node.kind not in ("softmax", "log_softmax") or place in done or attention_at(graph, node):
                 continue
             behind = layers_behind(graph, node)
             before, _ = layer_before(graph, node)
