@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import Any
 
 from normdoctor import doctor
 from normdoctor.findings import Confidence, Finding, Severity
+from normdoctor.testing import check_source
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 HEAD = "import torch\nimport torch.nn as nn\nimport torch.nn.functional as F\n\n"
@@ -111,17 +113,23 @@ def placed(case: Case, verdict: Verdict) -> bool | None:
 
 
 def judge(source: str, given: tuple[str, ...] = ()) -> Verdict:
-    """Check a file that is given as text, all confidences."""
-    chosen: dict[str, Any] = {}
-    if given:
-        values: dict[str, Any] = {"__name__": "model"}
-        exec(compile(source, "model.py", "exec"), values)
-        chosen = {name: values[name] for name in given}
+    """Check a file that is given as text, all confidences.
+
+    An optimizer knows tensors of one model: with `optimizer` the live model is checked, not the file.
+    """
     with tempfile.TemporaryDirectory(prefix="normdoctor-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = Path(folder) / "model.py"
         path.write_text(source, encoding="utf-8")
-        report = doctor.check(str(path), min_confidence="low", **chosen)
+        target, chosen = str(path), {}
+        if given:
+            values: dict[str, Any] = {"__name__": "model"}
+            exec(compile(source, str(path), "exec"), values)
+            chosen = {name: values[name] for name in given}
+            if "optimizer" in given:
+                target = values["model"]
+                chosen |= {"inputs": values["inputs"], "optimizer": values["optimizer"](target)}
+        report = doctor.check(target, min_confidence="low", **chosen)
     return Verdict(report.findings, tuple(problem.message for problem in report.problems))
 
 
@@ -133,8 +141,25 @@ def cases() -> list[Case]:
 
 def clean() -> list[Any]:
     """All clean models, by id; none where there are no such tests."""
-    rows = {row.id: row for row in _rows(TESTS / "clean" / "cases") if hasattr(row, "source")}
-    return [rows[name] for name in sorted(rows)]
+    file = TESTS / "clean" / "cases" / "__init__.py"
+    if not file.exists():
+        return []
+    folders = [str(file.parent)]
+    spec = importlib.util.spec_from_file_location("clean_cases", file, submodule_search_locations=folders)
+    assert spec is not None
+    assert spec.loader is not None
+    package = importlib.util.module_from_spec(spec)
+    sys.modules["clean_cases"] = package
+    spec.loader.exec_module(package)
+    return sorted(package.all_cases(), key=lambda row: row.id)
+
+
+def hear(source: str) -> Verdict:
+    """Check a file with the `loss`, `labels`, `data` and `reference` that it names itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report = check_source(source, min_confidence="low")
+    return Verdict(report.findings, tuple(problem.message for problem in report.problems))
 
 
 def _rows(folder: Path) -> Iterator[Any]:

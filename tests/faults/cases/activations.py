@@ -6,7 +6,9 @@ from corpus import Case
 
 CASES = [
     Case(
-        id="AC02", status="fix", codes=("ND301",),
+        id="AC02",
+        status="fix",
+        codes=("ND301",),
         how="trajectory head: two linear layers called one inside the other",
         text="""
 class CoverNet(nn.Module):
@@ -30,7 +32,9 @@ inputs = (torch.randn(2, 3, 32, 32), torch.randn(2, 3))
         swaps=(("self.fc2(self.fc1(x))", "self.fc2(F.relu(self.fc1(x)))"),),
     ),
     Case(
-        id="AC02b", status="fix", codes=("ND301",),
+        id="AC02b",
+        status="fix",
+        codes=("ND301",),
         how="a list of hidden layers in nn.Sequential, the activation forgotten, dropout between",
         text="""
 def mlp(sizes, p=0.1):
@@ -48,7 +52,9 @@ inputs = torch.randn(4, 40)
         swaps=(("layers.append(nn.Dropout(p))", "layers += [nn.ReLU(), nn.Dropout(p)]"),),
     ),
     Case(
-        id="AC04", status="rep", codes=("ND301",),
+        id="AC04",
+        status="rep",
+        codes=("ND301",),
         how="chess residual tower: conv, norm, conv, norm, no activation inside the block",
         text="""
 class ResidualBlock(nn.Module):
@@ -84,7 +90,9 @@ inputs = torch.randn(2, 12, 8, 8)
         swaps=(("self.bn1(self.conv1(x))", "F.relu(self.bn1(self.conv1(x)))"),),
     ),
     Case(
-        id="AC10", status="rep", codes=("ND908", "ND109", "ND501"),
+        id="AC10",
+        status="rep",
+        codes=("ND908", "ND109", "ND501"),
         how="a subclass of BatchNorm2d whose forward applies the activation only",
         text="""
 class BatchNormAct(nn.BatchNorm2d):
@@ -122,7 +130,9 @@ inputs = torch.randn(2, 3, 16, 16)
         swaps=(("return self.activation(x)", "return self.activation(super().forward(x))"),),
     ),
     Case(
-        id="AC12", status="rep", codes=("ND301",),
+        id="AC12",
+        status="rep",
+        codes=("ND301",),
         how="detection head: a list of convolutions in a loop, the activation is built and never called",
         text="""
 class RetinaHead(nn.Module):
@@ -165,11 +175,15 @@ class Detector(nn.Module):
 model = Detector()
 inputs = torch.randn(1, 3, 64, 64)
 """,
-        swaps=(("cls_feat = conv(cls_feat)", "cls_feat = self.relu(conv(cls_feat))"),
-               ("reg_feat = conv(reg_feat)", "reg_feat = self.relu(conv(reg_feat))")),
+        swaps=(
+            ("cls_feat = conv(cls_feat)", "cls_feat = self.relu(conv(cls_feat))"),
+            ("reg_feat = conv(reg_feat)", "reg_feat = self.relu(conv(reg_feat))"),
+        ),
     ),
     Case(
-        id="AC14", status="fix", codes=("ND315",),
+        id="AC14",
+        status="fix",
+        codes=("ND315",),
         how="residual branch in nn.Sequential that starts with an in-place ReLU; += of the input",
         text="""
 class ResBlock(nn.Module):
@@ -202,10 +216,17 @@ class Encoder(nn.Module):
 model = Encoder()
 inputs = torch.randn(2, 3, 16, 16)
 """,
-        swaps=(("            nn.ReLU(inplace=True),\n            nn.Conv2d(in_channel", "            nn.ReLU(),\n            nn.Conv2d(in_channel"),),
+        swaps=(
+            (
+                "            nn.ReLU(inplace=True),\n            nn.Conv2d(in_channel",
+                "            nn.ReLU(),\n            nn.Conv2d(in_channel",
+            ),
+        ),
     ),
     Case(
-        id="AC14b", status="fix", codes=("ND315",),
+        id="AC14b",
+        status="fix",
+        codes=("ND315",),
         how="pre-activation block that uses torch.relu_ on the tensor that the skip reads later",
         text="""
 class PreAct(nn.Module):
@@ -243,7 +264,9 @@ inputs = torch.randn(4, 10)
         swaps=(("torch.relu_(x)", "torch.relu(x)"),),
     ),
     Case(
-        id="AC16", status="fix", codes=("ND302",),
+        id="AC16",
+        status="fix",
+        codes=("ND302",),
         how="stochastic actor: tanh on mu, and tanh on the action that is sampled around it",
         text="""
 class Actor(nn.Module):
@@ -280,7 +303,9 @@ inputs = torch.randn(4, 17)
         swaps=(("torch.tanh(self.mu(logits))", "self.mu(logits)"),),
     ),
     Case(
-        id="AC16b", status="fix", codes=("ND302",),
+        id="AC16b",
+        status="fix",
+        codes=("ND302",),
         how="deterministic actor with a Tanh at the end of its Sequential and torch.tanh in forward",
         text="""
 class DDPGActor(nn.Module):
@@ -302,7 +327,9 @@ inputs = torch.randn(4, 8)
         swaps=(("nn.Linear(64, action), nn.Tanh(),", "nn.Linear(64, action),"),),
     ),
     Case(
-        id="AC18", status="rep", codes=("ND302",),
+        id="AC18",
+        status="rep",
+        codes=("ND302",),
         how="two ReLUs in a row, one in the block and one in the caller: an information",
         text="""
 class ConvUnit(nn.Module):
@@ -333,7 +360,9 @@ inputs = torch.randn(2, 3, 16, 16)
         swaps=(("        depth = F.relu(depth)\n", ""),),
     ),
     Case(
-        id="AC18b", status="rep", codes=("ND302",),
+        id="AC18b",
+        status="rep",
+        codes=("ND302",),
         how="ReLU in the Sequential behind a ReLU",
         text="""
 model = nn.Sequential(
@@ -349,7 +378,9 @@ inputs = torch.randn(4, 16)
         swaps=(("    nn.Dropout(0.1),\n    nn.ReLU(),\n", "    nn.Dropout(0.1),\n"),),
     ),
     Case(
-        id="AC-x1", status="own", codes=("ND316",),
+        id="AC-x1",
+        status="own",
+        codes=("ND316",),
         how="nn.LeakyReLU(True): the slope is 1, the net is linear",
         text="""
 class Critic(nn.Module):
@@ -372,7 +403,9 @@ inputs = torch.randn(2, 3, 16, 16)
         swaps=(("nn.LeakyReLU(True)", "nn.LeakyReLU(0.2, inplace=True)"),),
     ),
     Case(
-        id="AC-x2", status="own", codes=("ND317", "ND301"),
+        id="AC-x2",
+        status="own",
+        codes=("ND317", "ND301"),
         how="the result of F.relu is thrown away",
         text="""
 class Net(nn.Module):
@@ -395,7 +428,9 @@ inputs = torch.randn(4, 20)
         swaps=(("        F.relu(x)\n", "        x = F.relu(x)\n"),),
     ),
     Case(
-        id="DR02", status="fix", codes=("ND318",),
+        id="DR02",
+        status="fix",
+        codes=("ND318",),
         how="attentional factorization machine: F.dropout without training=",
         text="""
 class AFM(nn.Module):
@@ -423,11 +458,15 @@ class AFM(nn.Module):
 model = AFM()
 inputs = torch.randint(0, 100, (4, 6))
 """,
-        swaps=(("p=self.dropouts[0])", "p=self.dropouts[0], training=self.training)"),
-               ("p=self.dropouts[1])", "p=self.dropouts[1], training=self.training)")),
+        swaps=(
+            ("p=self.dropouts[0])", "p=self.dropouts[0], training=self.training)"),
+            ("p=self.dropouts[1])", "p=self.dropouts[1], training=self.training)"),
+        ),
     ),
     Case(
-        id="DR04", status="fix", codes=("ND318",),
+        id="DR04",
+        status="fix",
+        codes=("ND318",),
         how="fused attention gets its dropout probability whether it trains or not",
         text="""
 class FastAttention(nn.Module):
@@ -452,7 +491,9 @@ inputs = torch.randn(2, 9, 64)
         swaps=(("dropout_p=self.dropout_p)", "dropout_p=self.dropout_p if self.training else 0.0)"),),
     ),
     Case(
-        id="DR-x1", status="own", codes=("ND318",),
+        id="DR-x1",
+        status="own",
+        codes=("ND318",),
         how="nn.Dropout built in forward",
         text="""
 class Clf(nn.Module):

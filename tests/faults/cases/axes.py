@@ -6,7 +6,9 @@ from corpus import DOES_NOT_RUN, Case
 
 CASES = [
     Case(
-        id="AX02", status="ack", codes=("ND116",),
+        id="AX02",
+        status="ack",
+        codes=("ND116",),
         how="click-through model: LayerNorm over fields and embedding together",
         text="""
 class SelfAttention(nn.Module):
@@ -40,7 +42,9 @@ inputs = torch.randint(0, 500, (4, 8))
         swaps=(("nn.LayerNorm([num_fields, emb_dim])", "nn.LayerNorm(emb_dim)"),),
     ),
     Case(
-        id="AX02b", status="ack", codes=("ND116",),
+        id="AX02b",
+        status="ack",
+        codes=("ND116",),
         how="F.layer_norm over the last two axes of (batch, time, features)",
         text="""
 class Encoder(nn.Module):
@@ -62,7 +66,9 @@ inputs = torch.randn(4, 10, 12)
         swaps=(("h.shape[1:])", "h.shape[-1:])"),),
     ),
     Case(
-        id="AX04", status="rep", codes=("ND116",),
+        id="AX04",
+        status="rep",
+        codes=("ND116",),
         how="BatchNorm1d on (batch, time, features) with as many steps as features",
         text="""
 class LSTMModel(nn.Module):
@@ -88,7 +94,9 @@ inputs = torch.randn(4, 32, 9)
         swaps=(("self.bn(out)", "self.bn(out.transpose(1, 2)).transpose(1, 2)"),),
     ),
     Case(
-        id="AX04b", status="rep", codes=("ND116",),
+        id="AX04b",
+        status="rep",
+        codes=("ND116",),
         how="BatchNorm1d between linear layers over (batch, points, features)",
         text="""
 class PointMLP(nn.Module):
@@ -111,7 +119,9 @@ inputs = torch.randn(2, 64, 3)
         swaps=(("self.bn1(self.fc1(xyz))", "self.bn1(self.fc1(xyz).transpose(1, 2)).transpose(1, 2)"),),
     ),
     Case(
-        id="AX06", status="fix", codes=("ND001", DOES_NOT_RUN),
+        id="AX06",
+        status="fix",
+        codes=("ND001", DOES_NOT_RUN),
         how="LayerNorm of the embedding's size on what the trunk returns: the forward raises",
         text="""
 class ReformerLM(nn.Module):
@@ -129,13 +139,15 @@ class ReformerLM(nn.Module):
         return self.to_logits(x)
 
 
-model = ReformerLM()
+model = ReformerLM()  # fault
 inputs = torch.randint(0, 100, (2, 12))
 """,
         swaps=(("nn.LayerNorm(emb_dim)", "nn.LayerNorm(dim)"),),
     ),
     Case(
-        id="AX08", status="lib", codes=("ND116",),
+        id="AX08",
+        status="lib",
+        codes=("ND116",),
         how="LayerNorm(64) on maps (N, 64, H, 64): it normalizes rows of pixels",
         text="""
 class Stage(nn.Module):
@@ -156,7 +168,9 @@ inputs = torch.randn(2, 3, 64, 64)
         swaps=(("nn.LayerNorm(channels)", "nn.GroupNorm(1, channels)"),),
     ),
     Case(
-        id="AX-x1", status="own", codes=("ND902", "ND116"),
+        id="AX-x1",
+        status="own",
+        codes=("ND902", "ND116"),
         how="a LayerNorm by hand that takes mean and variance over axis 0",
         text="""
 class MyLayerNorm(nn.Module):
@@ -188,7 +202,9 @@ inputs = torch.randn(6, 12)
         swaps=(("x.mean(0, ", "x.mean(-1, "), ("x.var(0, ", "x.var(-1, ")),
     ),
     Case(
-        id="AX-x2", status="own", codes=("ND115",),
+        id="AX-x2",
+        status="own",
+        codes=("ND115",),
         how="InstanceNorm1d on (batch, features): torch takes it for one unbatched signal",
         text="""
 class Tab(nn.Module):

@@ -6,7 +6,9 @@ from corpus import Case
 
 CASES = [
     Case(
-        id="BN02", status="HEAD", codes=("ND201",),
+        id="BN02",
+        status="HEAD",
+        codes=("ND201",),
         how="inception block; the channel count as second positional argument",
         text="""
 class Inception(nn.Module):
@@ -50,7 +52,9 @@ inputs = torch.randn(2, 3, 16, 16)
         swaps=(("nn.BatchNorm2d(n5x5, n5x5)", "nn.BatchNorm2d(n5x5)"),),
     ),
     Case(
-        id="BN04", status="rep", codes=("ND202",),
+        id="BN04",
+        status="rep",
+        codes=("ND202",),
         how="segmentation net: Caffe's moving average fraction 0.999 as momentum, in every norm",
         text="""
 class _ConvBnReLU(nn.Sequential):
@@ -78,7 +82,9 @@ inputs = torch.randn(2, 3, 32, 32)
         swaps=(("momentum=0.999", "momentum=1 - 0.999"),),
     ),
     Case(
-        id="BN06", status="PR", codes=("ND202",),
+        id="BN06",
+        status="PR",
+        codes=("ND202",),
         how="tabular feature transformer ported from TensorFlow, momentum 0.95",
         text="""
 class FCLayer(nn.Module):
@@ -110,7 +116,9 @@ inputs = torch.randn(8, 12)
         swaps=(("norm_momentum=0.95", "norm_momentum=0.05"),),
     ),
     Case(
-        id="BN06b", status="PR", codes=("ND202",),
+        id="BN06b",
+        status="PR",
+        codes=("ND202",),
         how="momentum set on all norms after the model was built",
         text="""
 class Net(nn.Module):
@@ -139,7 +147,9 @@ inputs = torch.randn(2, 3, 16, 16)
         swaps=(("m.momentum = 0.99", "m.momentum = 0.01"),),
     ),
     Case(
-        id="BN08", status="fix", codes=("ND202",),
+        id="BN08",
+        status="fix",
+        codes=("ND202",),
         how="Inception with momentum=0.9 in each of its norms",
         text="""
 class BNInception(nn.Module):
@@ -175,7 +185,9 @@ inputs = torch.randn(2, 3, 32, 32)
         swaps=(("momentum=0.9,", "momentum=0.1,"),),
     ),
     Case(
-        id="BN08b", status="fix", codes=("ND202",),
+        id="BN08b",
+        status="fix",
+        codes=("ND202",),
         how="functional batch_norm with momentum 0.9",
         text="""
 class SplitBN(nn.Module):
@@ -200,7 +212,9 @@ inputs = torch.randn(2, 3, 12, 12)
         swaps=(("self.training, 0.9, 1e-5", "self.training, 0.1, 1e-5"),),
     ),
     Case(
-        id="BN10", status="lib", codes=("ND201", "ND202"),
+        id="BN10",
+        status="lib",
+        codes=("ND201", "ND202"),
         how="eps of zero and a momentum above one",
         text="""
 class Block(nn.Module):
@@ -222,7 +236,9 @@ inputs = torch.randn(4, 3, 12, 12)
         swaps=((", eps=0", ", eps=1e-5"), ("momentum=1.5", "momentum=0.1")),
     ),
     Case(
-        id="BN-x1", status="own", codes=("ND201",),
+        id="BN-x1",
+        status="own",
+        codes=("ND201",),
         how="the Keras order (momentum first) in positional arguments",
         text="""
 model = nn.Sequential(
@@ -236,7 +252,9 @@ inputs = torch.randn(4, 4, 30)
         swaps=(("nn.BatchNorm1d(16, 0.8)", "nn.BatchNorm1d(16, momentum=0.2)"),),
     ),
     Case(
-        id="BB02", status="rep", codes=("ND101",),
+        id="BB02",
+        status="rep",
+        codes=("ND101",),
         how="U-Net++ block of two convolutions with a bias",
         text="""
 class VGGBlock(nn.Module):
@@ -273,7 +291,9 @@ inputs = torch.randn(2, 3, 16, 16)
         swaps=((", 3, padding=1)", ", 3, padding=1, bias=False)"),),
     ),
     Case(
-        id="BB04", status="PR", codes=("ND101",),
+        id="BB04",
+        status="PR",
+        codes=("ND101",),
         how="convolution and linear layers in front of norms, functional activations",
         text="""
 class Head(nn.Module):
@@ -294,10 +314,15 @@ class Head(nn.Module):
 model = Head()
 inputs = torch.randn(2, 3, 4, 8, 8)
 """,
-        swaps=(("padding=1)", "padding=1, bias=False)"), ("nn.Linear(8, 32)", "nn.Linear(8, 32, bias=False)")),
+        swaps=(
+            ("padding=1)", "padding=1, bias=False)"),
+            ("nn.Linear(8, 32)", "nn.Linear(8, 32, bias=False)"),
+        ),
     ),
     Case(
-        id="BB06", status="rep", codes=("ND101",),
+        id="BB06",
+        status="rep",
+        codes=("ND101",),
         how="generator stages in nn.Sequential, upsampling in front of the convolution",
         text="""
 def up_block(cin, cout):
@@ -327,7 +352,9 @@ inputs = torch.randn(4, 32)
         swaps=(("nn.Conv2d(cin, cout, 3, 1, 1)", "nn.Conv2d(cin, cout, 3, 1, 1, bias=False)"),),
     ),
     Case(
-        id="BB08", status="HEAD", codes=("ND101",),
+        id="BB08",
+        status="HEAD",
+        codes=("ND101",),
         how="ConvNormAct in timm style with the bias left on, inside a fused class",
         text="""
 class BatchNormAct2d(nn.BatchNorm2d):
@@ -358,7 +385,9 @@ inputs = torch.randn(2, 3, 32, 32)
         swaps=(("groups=groups)", "groups=groups, bias=False)"),),
     ),
     Case(
-        id="BB-x1", status="own", codes=("ND101",),
+        id="BB-x1",
+        status="own",
+        codes=("ND101",),
         how="transposed convolution with a bias in front of InstanceNorm",
         text="""
 class Up(nn.Module):
@@ -378,7 +407,9 @@ inputs = torch.randn(2, 8, 8, 8)
         swaps=(("4, 2, 1)", "4, 2, 1, bias=False)"),),
     ),
     Case(
-        id="SB02", status="lib", codes=("ND114",),
+        id="SB02",
+        status="lib",
+        codes=("ND114",),
         how="GroupNorm with one channel a group behind a global pool: zero whatever the data",
         text="""
 class SqueezeExcite(nn.Module):
@@ -400,7 +431,9 @@ inputs = torch.randn(2, 3, 16, 16)
         swaps=(("nn.GroupNorm(r, r)", "nn.GroupNorm(1, r)"),),
     ),
     Case(
-        id="SB02b", status="lib", codes=("ND114",),
+        id="SB02b",
+        status="lib",
+        codes=("ND114",),
         how="F.group_norm on vectors, as many groups as features",
         text="""
 class Mlp(nn.Module):
@@ -420,7 +453,9 @@ inputs = torch.randn(4, 10)
         swaps=(("F.group_norm(self.fc1(x), self.d)", "F.group_norm(self.fc1(x), 1)"),),
     ),
     Case(
-        id="SB-x1", status="own", codes=("ND114",),
+        id="SB-x1",
+        status="own",
+        codes=("ND114",),
         how="LayerNorm(1) behind a regression head",
         text="""
 class Value(nn.Module):
@@ -437,11 +472,15 @@ class Value(nn.Module):
 model = Value()
 inputs = torch.randn(4, 32)
 """,
-        swaps=(("nn.LayerNorm(1)", "nn.LayerNorm(64)"),
-               ("self.norm(self.score(F.relu(self.fc(x))))", "self.score(F.relu(self.norm(self.fc(x))))")),
+        swaps=(
+            ("nn.LayerNorm(1)", "nn.LayerNorm(64)"),
+            ("self.norm(self.score(F.relu(self.fc(x))))", "self.score(F.relu(self.norm(self.fc(x))))"),
+        ),
     ),
     Case(
-        id="MD12", status="lib", codes=("ND204",),
+        id="MD12",
+        status="lib",
+        codes=("ND204",),
         how="BatchNorm without running statistics: evaluation depends on the batch",
         text="""
 class Encoder(nn.Module):
@@ -465,7 +504,9 @@ inputs = torch.randn(4, 1, 20, 20)
         swaps=(("track=False", "track=True"),),
     ),
     Case(
-        id="FZ02", status="PR", codes=("ND506",),
+        id="FZ02",
+        status="PR",
+        codes=("ND506",),
         how="encoder frozen by requires_grad, its BatchNorm still in train mode",
         text="""
 class Encoder(nn.Module):
@@ -498,7 +539,9 @@ inputs = torch.randn(8, 20)
         swaps=(("model.train()\n", "model.train()\nmodel.encoder.eval()\n"),),
     ),
     Case(
-        id="FZ04", status="rep", codes=("ND506",),
+        id="FZ04",
+        status="rep",
+        codes=("ND506",),
         how="a flag freeze_bn that stops the gradient and leaves the mode",
         text="""
 class DeepLab(nn.Module):
@@ -526,10 +569,17 @@ class DeepLab(nn.Module):
 model = DeepLab()
 inputs = torch.randn(2, 3, 16, 16)
 """,
-        swaps=(("                m.weight.requires_grad", "                m.eval()\n                m.weight.requires_grad"),),
+        swaps=(
+            (
+                "                m.weight.requires_grad",
+                "                m.eval()\n                m.weight.requires_grad",
+            ),
+        ),
     ),
     Case(
-        id="FZ06", status="rep", codes=("ND506",),
+        id="FZ06",
+        status="rep",
+        codes=("ND506",),
         how="stages are frozen in the constructor; train() in the training script undoes the eval of their norms",
         text="""
 class ResNetLike(nn.Module):
@@ -563,10 +613,14 @@ model.train()
 loss = F.cross_entropy(model(inputs), torch.randint(0, 4, (4,)))
 loss.backward()
 """,
-        swaps=(("        super().train(mode)\n", "        super().train(mode)\n        self._freeze_stages()\n"),),
+        swaps=(
+            ("        super().train(mode)\n", "        super().train(mode)\n        self._freeze_stages()\n"),
+        ),
     ),
     Case(
-        id="SH02", status="rep", codes=("ND105",),
+        id="SH02",
+        status="rep",
+        codes=("ND105",),
         how="one norm object behind two convolutions",
         text="""
 class MyNet(nn.Module):
@@ -586,13 +640,19 @@ class MyNet(nn.Module):
 model = MyNet()
 inputs = torch.randn(1, 3, 32, 32)
 """,
-        swaps=(("        self.bn = nn.BatchNorm2d(channels)\n",
-                "        self.bn1 = nn.BatchNorm2d(channels)\n        self.bn2 = nn.BatchNorm2d(channels)\n"),
-               ("self.bn(self.conv1(x))", "self.bn1(self.conv1(x))"),
-               ("self.bn(self.conv2(x))", "self.bn2(self.conv2(x))")),
+        swaps=(
+            (
+                "        self.bn = nn.BatchNorm2d(channels)\n",
+                "        self.bn1 = nn.BatchNorm2d(channels)\n        self.bn2 = nn.BatchNorm2d(channels)\n",
+            ),
+            ("self.bn(self.conv1(x))", "self.bn1(self.conv1(x))"),
+            ("self.bn(self.conv2(x))", "self.bn2(self.conv2(x))"),
+        ),
     ),
     Case(
-        id="SH02b", status="rep", codes=("ND105",),
+        id="SH02b",
+        status="rep",
+        codes=("ND105",),
         how="a Sequential that lists one norm object twice",
         text="""
 norm = nn.BatchNorm1d(32)  # fault
@@ -603,10 +663,14 @@ model = nn.Sequential(
 )
 inputs = torch.randn(8, 10)
 """,
-        swaps=(("nn.Linear(32, 32, bias=False), norm,", "nn.Linear(32, 32, bias=False), nn.BatchNorm1d(32),"),),
+        swaps=(
+            ("nn.Linear(32, 32, bias=False), norm,", "nn.Linear(32, 32, bias=False), nn.BatchNorm1d(32),"),
+        ),
     ),
     Case(
-        id="GN02", status="rep", codes=("ND106",),
+        id="GN02",
+        status="rep",
+        codes=("ND106",),
         how="critic: spectral_norm on the convolution, BatchNorm behind it",
         text="""
 from torch.nn.utils import spectral_norm
@@ -631,7 +695,9 @@ inputs = torch.randn(2, 3, 32, 32)
         swaps=(("nn.BatchNorm2d(dim * 2), nn.LeakyReLU", "nn.LeakyReLU"),),
     ),
     Case(
-        id="GN02b", status="rep", codes=("ND106",),
+        id="GN02b",
+        status="rep",
+        codes=("ND106",),
         how="the same with the parametrization of today",
         text="""
 from torch.nn.utils.parametrizations import spectral_norm
@@ -650,10 +716,15 @@ class Block(nn.Module):
 model = nn.Sequential(Block(3, 16), Block(16, 16), nn.Conv2d(16, 1, 1))
 inputs = torch.randn(2, 3, 16, 16)
 """,
-        swaps=(("self.norm(self.conv(x))", "self.conv(x)"), ("        self.norm = nn.BatchNorm2d(cout)\n", "")),
+        swaps=(
+            ("self.norm(self.conv(x))", "self.conv(x)"),
+            ("        self.norm = nn.BatchNorm2d(cout)\n", ""),
+        ),
     ),
     Case(
-        id="GN04", status="rep", codes=("ND106",),
+        id="GN04",
+        status="rep",
+        codes=("ND106",),
         how="weight normalization in front of BatchNorm",
         text="""
 class TemporalBlock(nn.Module):
@@ -669,11 +740,17 @@ class TemporalBlock(nn.Module):
 model = nn.Sequential(TemporalBlock(4, 16), TemporalBlock(16, 16), nn.Conv1d(16, 2, 1))
 inputs = torch.randn(4, 4, 20)
 """,
-        swaps=(("nn.utils.parametrizations.weight_norm(nn.Conv1d(cin, cout, 3, padding=1, bias=False))",
-                "nn.Conv1d(cin, cout, 3, padding=1, bias=False)"),),
+        swaps=(
+            (
+                "nn.utils.parametrizations.weight_norm(nn.Conv1d(cin, cout, 3, padding=1, bias=False))",
+                "nn.Conv1d(cin, cout, 3, padding=1, bias=False)",
+            ),
+        ),
     ),
     Case(
-        id="GN-x1", status="own", codes=("ND106",),
+        id="GN-x1",
+        status="own",
+        codes=("ND106",),
         how="spectral_norm on a linear layer, BatchNorm1d behind, functional activation",
         text="""
 class D(nn.Module):
@@ -693,7 +770,9 @@ inputs = torch.randn(8, 20)
         swaps=(("self.bn1(self.fc1(x))", "self.fc1(x)"), ("        self.bn1 = nn.BatchNorm1d(32)\n", "")),
     ),
     Case(
-        id="DO02", status="rep", codes=("ND102",),
+        id="DO02",
+        status="rep",
+        codes=("ND102",),
         how="convolution, dropout, norm, ReLU",
         text="""
 class ConvBlock(nn.Module):
@@ -713,7 +792,9 @@ inputs = torch.randn(2, 3, 16, 16)
         swaps=(("F.relu(self.bn(self.drop(self.conv(x))))", "self.drop(F.relu(self.bn(self.conv(x))))"),),
     ),
     Case(
-        id="DO02b", status="rep", codes=("ND102",),
+        id="DO02b",
+        status="rep",
+        codes=("ND102",),
         how="nn.Sequential of linear layers with dropout in front of BatchNorm1d",
         text="""
 model = nn.Sequential(
@@ -725,11 +806,17 @@ model = nn.Sequential(
 )
 inputs = torch.randn(8, 30)
 """,
-        swaps=(("    nn.Dropout(0.5),\n    nn.BatchNorm1d(64),\n    nn.ReLU(),\n",
-                "    nn.BatchNorm1d(64),\n    nn.ReLU(),\n    nn.Dropout(0.5),\n"),),
+        swaps=(
+            (
+                "    nn.Dropout(0.5),\n    nn.BatchNorm1d(64),\n    nn.ReLU(),\n",
+                "    nn.BatchNorm1d(64),\n    nn.ReLU(),\n    nn.Dropout(0.5),\n",
+            ),
+        ),
     ),
     Case(
-        id="DO-x1", status="own", codes=("ND102",),
+        id="DO-x1",
+        status="own",
+        codes=("ND102",),
         how="Dropout2d behind an activation, then the norm",
         text="""
 class Stage(nn.Module):
@@ -747,7 +834,9 @@ class Stage(nn.Module):
 model = Stage()
 inputs = torch.randn(2, 3, 16, 16)
 """,
-        swaps=(("x = F.dropout2d(F.elu(self.conv1(x)), 0.3, self.training)", "x = F.elu(self.conv1(x))"),
-               ("self.conv2(self.bn(x))", "self.conv2(F.dropout2d(self.bn(x), 0.3, self.training))")),
+        swaps=(
+            ("x = F.dropout2d(F.elu(self.conv1(x)), 0.3, self.training)", "x = F.elu(self.conv1(x))"),
+            ("self.conv2(self.bn(x))", "self.conv2(F.dropout2d(self.bn(x), 0.3, self.training))"),
+        ),
     ),
 ]

@@ -6,7 +6,9 @@ from corpus import Case
 
 CASES = [
     Case(
-        id="IN02", status="rep", codes=("ND408", "ND403"),
+        id="IN02",
+        status="rep",
+        codes=("ND408", "ND403"),
         how="the focal-loss bias of the class head lands on every convolution",
         text="""
 import math
@@ -51,7 +53,9 @@ inputs = torch.randn(2, 3, 32, 32)
         swaps=(('if "header" or "classifier.header" in name:', 'if "header" in name:'),),
     ),
     Case(
-        id="IN04", status="PR", codes=("ND403", "ND409", "ND410"),
+        id="IN04",
+        status="PR",
+        codes=("ND403", "ND409", "ND410"),
         how="trunc_normal_ of std 0.02 with the default bounds of two: nothing is cut",
         text="""
 class Mixer(nn.Module):
@@ -78,7 +82,9 @@ inputs = torch.randn(2, 6, 64)
         swaps=(("std=0.02)", "std=0.02, a=-0.04, b=0.04)"),),
     ),
     Case(
-        id="IN06", status="rep", codes=("ND404",),
+        id="IN06",
+        status="rep",
+        codes=("ND404",),
         how="weights from torch.rand: all positive",
         text="""
 class SoftArchetypes(nn.Module):
@@ -98,7 +104,9 @@ inputs = torch.randn(4, 12)
         swaps=(("torch.rand(archetypes, out)", "0.1 * (torch.rand(archetypes, out) * 2 - 1)"),),
     ),
     Case(
-        id="IN06b", status="rep", codes=("ND404",),
+        id="IN06b",
+        status="rep",
+        codes=("ND404",),
         how="nn.init.uniform_ with its defaults, 0 to 1, on every layer",
         text="""
 class Net(nn.Module):
@@ -121,7 +129,9 @@ inputs = torch.randn(4, 20)
         swaps=(("nn.init.uniform_(layer.weight)", "nn.init.xavier_uniform_(layer.weight)"),),
     ),
     Case(
-        id="IN08", status="ack", codes=("ND405",),
+        id="IN08",
+        status="ack",
+        codes=("ND405",),
         how="a token made of torch.empty and concatenated to the features",
         text="""
 class Stale(nn.Module):
@@ -142,10 +152,17 @@ class Stale(nn.Module):
 model = Stale()
 inputs = (torch.randn(2, 10, 32), torch.randn(5, 64))
 """,
-        swaps=(("        self.scale =", "        nn.init.normal_(self.bg_embeddings, std=0.01)\n        self.scale ="),),
+        swaps=(
+            (
+                "        self.scale =",
+                "        nn.init.normal_(self.bg_embeddings, std=0.01)\n        self.scale =",
+            ),
+        ),
     ),
     Case(
-        id="IN08b", status="ack", codes=("ND405",),
+        id="IN08b",
+        status="ack",
+        codes=("ND405",),
         how="one of two parameters is forgotten in reset_parameters",
         text="""
 class Bilinear(nn.Module):
@@ -175,11 +192,17 @@ class Matcher(nn.Module):
 model = Matcher()
 inputs = (torch.randn(4, 8), torch.randn(4, 8))
 """,
-        swaps=(("nn.init.xavier_normal_(self.weight)\n",
-                "nn.init.xavier_normal_(self.weight)\n        nn.init.ones_(self.temperature)\n"),),
+        swaps=(
+            (
+                "nn.init.xavier_normal_(self.weight)\n",
+                "nn.init.xavier_normal_(self.weight)\n        nn.init.ones_(self.temperature)\n",
+            ),
+        ),
     ),
     Case(
-        id="IN10", status="rep", codes=("ND405",),
+        id="IN10",
+        status="rep",
+        codes=("ND405",),
         how="nn.Parameter(torch.Tensor(...)) in a graph attention layer",
         text="""
 class GATLayer(nn.Module):
@@ -208,12 +231,18 @@ class GATLayer(nn.Module):
 model = GATLayer()
 inputs = (torch.randn(7, 8), torch.ones(7, 7))
 """,
-        swaps=(("nn.init.xavier_uniform_(self.scoring_src)\n",
-                "nn.init.xavier_uniform_(self.scoring_src)\n        nn.init.xavier_uniform_(self.scoring_trg)\n        nn.init.zeros_(self.bias)\n"),),
+        swaps=(
+            (
+                "nn.init.xavier_uniform_(self.scoring_src)\n",
+                "nn.init.xavier_uniform_(self.scoring_src)\n        nn.init.xavier_uniform_(self.scoring_trg)\n        nn.init.zeros_(self.bias)\n",
+            ),
+        ),
     ),
     Case(
-        id="IN12", status="rep", codes=("ND510",),
-        how="perceptual loss net, frozen and never loaded; the catalogue names no rule of its own",
+        id="IN12",
+        status="rep",
+        codes=(),
+        how="perceptual loss net, frozen and never loaded; no rule of the catalogue says so",
         text="""
 class VGGFeatures(nn.Module):
     def __init__(self, weights=None):
@@ -235,10 +264,17 @@ class VGGFeatures(nn.Module):
 model = VGGFeatures()
 inputs = torch.randn(2, 3, 32, 32)
 """,
-        swaps=(("            param.requires_grad = False\n", "            param.requires_grad = True\n"),),
+        swaps=(
+            (
+                "model = VGGFeatures()",
+                "trained = {k: v + 0.1 for k, v in VGGFeatures().state_dict().items()}\nmodel = VGGFeatures(trained)",
+            ),
+        ),
     ),
     Case(
-        id="IN-x1", status="own", codes=("ND401", "ND405"),
+        id="IN-x1",
+        status="own",
+        codes=("ND401", "ND405"),
         how="all hidden weights start at one value",
         text="""
 def init(m):
@@ -260,7 +296,9 @@ inputs = torch.randn(4, 16)
         swaps=(("nn.init.constant_(m.weight, 0.1)", "nn.init.kaiming_normal_(m.weight)"),),
     ),
     Case(
-        id="IN-x2", status="own", codes=("ND403",),
+        id="IN-x2",
+        status="own",
+        codes=("ND403",),
         how="standard normal weights in a deep ReLU net without norms",
         text="""
 class Deep(nn.Module):
@@ -285,7 +323,9 @@ inputs = torch.randn(4, 256)
         swaps=(("m.weight.data.normal_(0, 1)", "m.weight.data.normal_(0, (2 / m.in_features) ** 0.5)"),),
     ),
     Case(
-        id="IN-x3", status="own", codes=("ND406", "ND401"),
+        id="IN-x3",
+        status="own",
+        codes=("ND406", "ND401"),
         how="the second half of the filters is a copy of the first",
         text="""
 class Widened(nn.Module):
@@ -304,6 +344,11 @@ class Widened(nn.Module):
 model = Widened()
 inputs = torch.randn(2, 3, 12, 12)
 """,
-        swaps=(("self.conv1.weight[8:] = self.conv1.weight[:8]", "self.conv1.weight[8:] = 0.2 * torch.randn(8, 3, 3, 3)"),),
+        swaps=(
+            (
+                "self.conv1.weight[8:] = self.conv1.weight[:8]",
+                "self.conv1.weight[8:] = 0.2 * torch.randn(8, 3, 3, 3)",
+            ),
+        ),
     ),
 ]

@@ -6,7 +6,9 @@ from corpus import Case
 
 CASES = [
     Case(
-        id="DS02", status="ack", codes=("ND310",),
+        id="DS02",
+        status="ack",
+        codes=("ND310",),
         how="GAN discriminator with an auxiliary class head; a training loop with F.cross_entropy",
         text="""
 class Discriminator(nn.Module):
@@ -42,7 +44,9 @@ for images, labels in loader:
         swaps=((", nn.Softmax(dim=1))", ")"),),
     ),
     Case(
-        id="DS02b", status="ack", codes=("ND310",),
+        id="DS02b",
+        status="ack",
+        codes=("ND310",),
         how="the same head in a module with its own training_step",
         text="""
 class ACGAN(nn.Module):
@@ -65,11 +69,15 @@ class ACGAN(nn.Module):
 model = ACGAN()
 inputs = torch.randn(4, 1, 28, 28)
 """,
-        swaps=(("self.prob(self.aux(self.body(img)))", "self.aux(self.body(img))"),
-               ("        self.prob = nn.Softmax(dim=1)\n", "")),
+        swaps=(
+            ("self.prob(self.aux(self.body(img)))", "self.aux(self.body(img))"),
+            ("        self.prob = nn.Softmax(dim=1)\n", ""),
+        ),
     ),
     Case(
-        id="DS04", status="fix", codes=("ND310",),
+        id="DS04",
+        status="fix",
+        codes=("ND310",),
         how="training takes logits, validation softmax(logits); both in one script",
         text="""
 class PairClassifier(nn.Module):
@@ -111,7 +119,9 @@ def train(loader, optimizer):
         swaps=(("criterion(scores, y)", "criterion(logits, y)"),),
     ),
     Case(
-        id="DS06", status="ack", codes=("ND310",),
+        id="DS06",
+        status="ack",
+        codes=("ND310",),
         how="similarities of one query with five documents through F.softmax; loss is handed over",
         text="""
 class DSSM(nn.Module):
@@ -137,10 +147,13 @@ model = DSSM()
 inputs = (torch.randn(4, 90, 12), torch.randn(4, 5, 90, 12))
 loss = nn.CrossEntropyLoss()
 """,
-        swaps=(("return F.softmax(sim, dim=1)", "return sim"),), given=("loss",),
+        swaps=(("return F.softmax(sim, dim=1)", "return sim"),),
+        given=("loss",),
     ),
     Case(
-        id="DS08", status="rep", codes=("ND310",),
+        id="DS08",
+        status="rep",
+        codes=("ND310",),
         how="CNN on sensor windows whose forward ends in F.softmax; loop in a function",
         text="""
 class Network(nn.Module):
@@ -178,7 +191,9 @@ if __name__ == "__main__":
         swaps=(("        out = F.softmax(out, dim=1)\n", ""),),
     ),
     Case(
-        id="DS10", status="PR", codes=("ND310",),
+        id="DS10",
+        status="PR",
+        codes=("ND310",),
         how="graph network over token nodes, softmax in the model; loss is handed over",
         text="""
 class GraphQA(nn.Module):
@@ -200,11 +215,16 @@ model = GraphQA()
 inputs = (torch.randn(3, 20, 48), torch.rand(3, 20, 20))
 loss = nn.CrossEntropyLoss(label_smoothing=0.1)
 """,
-        swaps=(("self.softmax(self.score(h.mean(dim=1)))", "self.score(h.mean(dim=1))"),
-               ("        self.softmax = nn.Softmax(dim=-1)\n", "")), given=("loss",),
+        swaps=(
+            ("self.softmax(self.score(h.mean(dim=1)))", "self.score(h.mean(dim=1))"),
+            ("        self.softmax = nn.Softmax(dim=-1)\n", ""),
+        ),
+        given=("loss",),
     ),
     Case(
-        id="DS12", status="fix", codes=("ND310",),
+        id="DS12",
+        status="fix",
+        codes=("ND310",),
         how="CIFAR net with a Softmax as its last layer; loss is handed over",
         text="""
 model = nn.Sequential(
@@ -218,10 +238,13 @@ model = nn.Sequential(
 inputs = torch.randn(4, 3, 32, 32)
 loss = nn.CrossEntropyLoss()
 """,
-        swaps=(("    nn.Softmax(dim=1),\n", ""),), given=("loss",),
+        swaps=(("    nn.Softmax(dim=1),\n", ""),),
+        given=("loss",),
     ),
     Case(
-        id="DS12b", status="fix", codes=("ND310",),
+        id="DS12b",
+        status="fix",
+        codes=("ND310",),
         how="model returns a dict, probabilities by a method call; the source applies the loss",
         text="""
 class Cifar(nn.Module):
@@ -248,7 +271,9 @@ for _ in range(2):
         swaps=((".softmax(dim=-1)", ""),),
     ),
     Case(
-        id="DS-x1", status="own", codes=("ND310",),
+        id="DS-x1",
+        status="own",
+        codes=("ND310",),
         how="segmentation head with Softmax2d in front of cross entropy over pixels; handed over",
         text="""
 class Segmenter(nn.Module):
@@ -272,11 +297,16 @@ def loss(output, labels):
 
 labels = torch.randint(0, 5, (2, 16, 16))
 """,
-        swaps=(("self.act(self.dec(F.gelu(self.enc(x))))", "self.dec(F.gelu(self.enc(x)))"),
-               ("        self.act = nn.Softmax2d()\n", "")), given=("loss", "labels"),
+        swaps=(
+            ("self.act(self.dec(F.gelu(self.enc(x))))", "self.dec(F.gelu(self.enc(x)))"),
+            ("        self.act = nn.Softmax2d()\n", ""),
+        ),
+        given=("loss", "labels"),
     ),
     Case(
-        id="SG02", status="ack", codes=("ND311",),
+        id="SG02",
+        status="ack",
+        codes=("ND311",),
         how="YOLO head: sigmoid on confidence and classes before returning; loss BCEWithLogits handed over",
         text="""
 class YoloHead(nn.Module):
@@ -311,10 +341,13 @@ labels = torch.zeros(2, 16, 16, 3, 5)
 def loss(output, labels):
     return nn.BCEWithLogitsLoss()(output[2], labels)
 """,
-        swaps=(("torch.sigmoid(p[..., 4:])", "p[..., 4:]"),), given=("loss", "labels"),
+        swaps=(("torch.sigmoid(p[..., 4:])", "p[..., 4:]"),),
+        given=("loss", "labels"),
     ),
     Case(
-        id="SG02b", status="ack", codes=("ND311",),
+        id="SG02b",
+        status="ack",
+        codes=("ND311",),
         how="the same in the training loop of a script",
         text="""
 class Head(nn.Module):
@@ -341,7 +374,9 @@ for step in range(2):
         swaps=(("conf.sigmoid()", "conf"),),
     ),
     Case(
-        id="SG04", status="PR", codes=("ND311",),
+        id="SG04",
+        status="PR",
+        codes=("ND311",),
         how="pointwise recommender with the loss chosen in a fit method of its own",
         text="""
 class PointMF(nn.Module):
@@ -373,7 +408,9 @@ inputs = (torch.randint(0, 50, (8,)), torch.randint(0, 80, (8,)))
         swaps=(("return torch.sigmoid(pred)", "return pred"),),
     ),
     Case(
-        id="SG06", status="rep", codes=("ND311",),
+        id="SG06",
+        status="rep",
+        codes=("ND311",),
         how="logistic model with a sigmoid output; loss is handed over",
         text="""
 class MLP(nn.Module):
@@ -396,7 +433,9 @@ loss = nn.BCEWithLogitsLoss()
         given=("loss",),
     ),
     Case(
-        id="SG08", status="ack", codes=("ND302",),
+        id="SG08",
+        status="ack",
+        codes=("ND302",),
         how="graph layer: the gate is stored as sigmoid(e) and squashed again where it is used",
         text="""
 class EdgeGateLayer(nn.Module):
@@ -422,7 +461,9 @@ inputs = (torch.randn(2, 6, 32), torch.randn(2, 6, 6, 32))
         swaps=(("score = torch.sigmoid(gate) * score", "score = gate * score"),),
     ),
     Case(
-        id="SG10", status="thin", codes=("ND302", "ND311"),
+        id="SG10",
+        status="thin",
+        codes=("ND302", "ND311"),
         how="change map through a sigmoid layer and F.sigmoid before BCE; loss is handed over",
         text="""
 class ChangeNet(nn.Module):
@@ -441,10 +482,13 @@ model = ChangeNet()
 inputs = (torch.randn(2, 3, 16, 16), torch.randn(2, 3, 16, 16))
 loss = nn.BCELoss()
 """,
-        swaps=(("return torch.sigmoid(change)", "return change"),), given=("loss",),
+        swaps=(("return torch.sigmoid(change)", "return change"),),
+        given=("loss",),
     ),
     Case(
-        id="SG-x1", status="own", codes=("ND311",),
+        id="SG-x1",
+        status="own",
+        codes=("ND311",),
         how="multi-label tagger: hard gate of tags by sigmoid in the model, F.binary_cross_entropy_with_logits",
         text="""
 class Tagger(nn.Module):
@@ -471,7 +515,9 @@ total.backward()
         swaps=(("F.sigmoid(self.head(out[:, -1]))", "self.head(out[:, -1])"),),
     ),
     Case(
-        id="NL02", status="rep", codes=("ND312",),
+        id="NL02",
+        status="rep",
+        codes=("ND312",),
         how="stock movement model, softmax probabilities into F.nll_loss in the training function",
         text="""
 class Movement(nn.Module):
@@ -505,7 +551,9 @@ train(inputs, torch.randint(0, 2, (6,)))
         swaps=(("F.softmax(self.fc", "F.log_softmax(self.fc"),),
     ),
     Case(
-        id="NL02b", status="rep", codes=("ND312",),
+        id="NL02b",
+        status="rep",
+        codes=("ND312",),
         how="Sequential that ends in Softmax; nn.NLLLoss handed over",
         text="""
 model = nn.Sequential(
@@ -518,17 +566,20 @@ model = nn.Sequential(
 inputs = torch.randn(8, 20)
 loss = nn.NLLLoss()
 """,
-        swaps=(("nn.Softmax(dim=-1)", "nn.LogSoftmax(dim=-1)"),), given=("loss",),
+        swaps=(("nn.Softmax(dim=-1)", "nn.LogSoftmax(dim=-1)"),),
+        given=("loss",),
     ),
     Case(
-        id="NL-x1", status="own", codes=("ND312",),
+        id="NL-x1",
+        status="own",
+        codes=("ND312",),
         how="raw scores into NLLLoss",
         text="""
 class Bag(nn.Module):
     def __init__(self):
         super().__init__()
         self.words = nn.EmbeddingBag(300, 32)
-        self.top = nn.Linear(32, 5)
+        self.top = nn.Linear(32, 5)  # fault
 
     def forward(self, tokens):
         return self.top(torch.relu(self.words(tokens)))  # fault
@@ -540,11 +591,17 @@ criterion = nn.NLLLoss()
 error = criterion(net(inputs), torch.randint(0, 5, (4,)))
 error.backward()
 """,
-        swaps=(("return self.top(torch.relu(self.words(tokens)))",
-                "return self.top(torch.relu(self.words(tokens))).log_softmax(-1)"),),
+        swaps=(
+            (
+                "return self.top(torch.relu(self.words(tokens)))",
+                "return self.top(torch.relu(self.words(tokens))).log_softmax(-1)",
+            ),
+        ),
     ),
     Case(
-        id="AC06", status="PR", codes=("ND313",),
+        id="AC06",
+        status="PR",
+        codes=("ND313",),
         how="digit classifier lesson: the last layer in F.relu, cross entropy in the loop",
         text="""
 class Net(nn.Module):
@@ -580,7 +637,9 @@ train([(torch.randn(4, 1, 28, 28), torch.randint(0, 10, (4,)))])
         swaps=(("return F.relu(self.l3(x))", "return self.l3(x)"),),
     ),
     Case(
-        id="AC06b", status="PR", codes=("ND313",),
+        id="AC06b",
+        status="PR",
+        codes=("ND313",),
         how="Sequential that ends in ReLU; loss is handed over",
         text="""
 model = nn.Sequential(
@@ -593,6 +652,7 @@ model = nn.Sequential(
 inputs = torch.randn(4, 1, 8, 8)
 loss = nn.CrossEntropyLoss()
 """,
-        swaps=(("    nn.Linear(32, 10),\n    nn.ReLU(),\n", "    nn.Linear(32, 10),\n"),), given=("loss",),
+        swaps=(("    nn.Linear(32, 10),\n    nn.ReLU(),\n", "    nn.Linear(32, 10),\n"),),
+        given=("loss",),
     ),
 ]

@@ -6,7 +6,9 @@ from corpus import Case
 
 CASES = [
     Case(
-        id="FP02", status="lib", codes=("ND203",),
+        id="FP02",
+        status="lib",
+        codes=("ND203",),
         how="F.normalize of embeddings in a model cast to half: eps is 0 there",
         text="""
 class Embedder(nn.Module):
@@ -26,7 +28,9 @@ inputs = torch.randn(4, 32).half()
         swaps=(("F.normalize(z, dim=-1)", "F.normalize(z, dim=-1, eps=1e-4)"),),
     ),
     Case(
-        id="FP04", status="PR", codes=("ND203",),
+        id="FP04",
+        status="PR",
+        codes=("ND203",),
         how="LayerNorm with eps 1e-12 in a transformer in half precision",
         text="""
 LAYER_NORM_EPS = 1e-12
@@ -51,7 +55,9 @@ inputs = torch.randn(2, 6, 32).half()
         swaps=(("LAYER_NORM_EPS = 1e-12", "LAYER_NORM_EPS = 1e-5"),),
     ),
     Case(
-        id="FP06", status="lib", codes=("ND907",),
+        id="FP06",
+        status="lib",
+        codes=("ND907",),
         how="RMS norm by hand that squares in half precision",
         text="""
 class LlamaRMSNorm(nn.Module):
@@ -79,11 +85,17 @@ class Mlp(nn.Module):
 model = Mlp().half()
 inputs = torch.randn(2, 5, 32).half()
 """,
-        swaps=(("        variance = x.pow(2).mean(-1, keepdim=True)\n        return self.weight * (x * torch.rsqrt(variance + self.eps))\n",
-                "        h = x.float()\n        h = h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + self.eps)\n        return self.weight * h.to(x.dtype)\n"),),
+        swaps=(
+            (
+                "        variance = x.pow(2).mean(-1, keepdim=True)\n        return self.weight * (x * torch.rsqrt(variance + self.eps))\n",
+                "        h = x.float()\n        h = h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + self.eps)\n        return self.weight * h.to(x.dtype)\n",
+            ),
+        ),
     ),
     Case(
-        id="FP08", status="rep", codes=("ND207",),
+        id="FP08",
+        status="rep",
+        codes=("ND207",),
         how="model.half() takes the BatchNorms along",
         text="""
 class Net(nn.Module):
@@ -110,7 +122,9 @@ inputs = torch.randn(2, 3, 16, 16).half()
         swaps=(("model.half()\n", "\n"), ("16, 16).half()", "16, 16)")),
     ),
     Case(
-        id="FP08b", status="rep", codes=("ND207",),
+        id="FP08b",
+        status="rep",
+        codes=("ND207",),
         how="BatchNorm built in bfloat16",
         text="""
 model = nn.Sequential(
@@ -124,7 +138,9 @@ inputs = torch.randn(8, 16, dtype=torch.bfloat16)
         swaps=((", dtype=torch.bfloat16", ""),),
     ),
     Case(
-        id="FP-x1", status="own", codes=("ND203", "ND907", "ND905"),
+        id="FP-x1",
+        status="own",
+        codes=("ND203", "ND907", "ND905"),
         how="unit length by hand in half precision with eps 1e-8",
         text="""
 class Cosine(nn.Module):
@@ -142,7 +158,11 @@ class Cosine(nn.Module):
 model = Cosine().half()
 inputs = torch.randn(4, 16).half()
 """,
-        swaps=(("        x = x / (x.pow(2).sum(-1, keepdim=True) + 1e-8).sqrt()\n",
-                "        x = F.normalize(x.float(), dim=-1, eps=1e-6).half()\n"),),
+        swaps=(
+            (
+                "        x = x / (x.pow(2).sum(-1, keepdim=True) + 1e-8).sqrt()\n",
+                "        x = F.normalize(x.float(), dim=-1, eps=1e-6).half()\n",
+            ),
+        ),
     ),
 ]

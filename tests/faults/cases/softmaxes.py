@@ -6,7 +6,9 @@ from corpus import Case
 
 CASES = [
     Case(
-        id="SX02", status="rep", codes=("ND307",),
+        id="SX02",
+        status="rep",
+        codes=("ND307",),
         how="attention weights of shape (B, T, 1), softmax over the last axis",
         text="""
 class RelationNet(nn.Module):
@@ -31,7 +33,9 @@ inputs = torch.randint(0, 200, (4, 11))
         swaps=(("F.softmax(weights, dim=-1)", "F.softmax(weights, dim=1)"),),
     ),
     Case(
-        id="SX04", status="rep", codes=("ND308",),
+        id="SX04",
+        status="rep",
+        codes=("ND308",),
         how="attention over memory slots, softmax on axis 0, which is the batch",
         text="""
 class Attention(nn.Module):
@@ -55,7 +59,9 @@ inputs = (torch.randn(3, 1, 32), torch.randn(3, 7, 32))
         swaps=(("torch.softmax(scores, dim=0)", "torch.softmax(scores, dim=-1)"),),
     ),
     Case(
-        id="SX04b", status="rep", codes=("ND308",),
+        id="SX04b",
+        status="rep",
+        codes=("ND308",),
         how="the same as a layer nn.Softmax(dim=0) in a sentence classifier",
         text="""
 class SelfAttentive(nn.Module):
@@ -78,7 +84,9 @@ inputs = torch.randint(0, 100, (5, 9))
         swaps=(("nn.Softmax(dim=0)", "nn.Softmax(dim=1)"),),
     ),
     Case(
-        id="SX06", status="rep", codes=("ND308", "ND309"),
+        id="SX06",
+        status="rep",
+        codes=("ND308", "ND309"),
         how="selective kernel block: weights of branches stacked in front, softmax over axis 1",
         text="""
 class SKAttention(nn.Module):
@@ -110,7 +118,9 @@ inputs = torch.randn(2, 32, 8, 8)
         swaps=(("nn.Softmax(dim=1)", "nn.Softmax(dim=0)"),),
     ),
     Case(
-        id="SX08", status="thin", codes=("ND306",),
+        id="SX08",
+        status="thin",
+        codes=("ND306",),
         how="attention pooling with a softmax that leaves its axis to torch",
         text="""
 class AttentionPool(nn.Module):
@@ -132,7 +142,9 @@ inputs = (torch.randn(3, 6, 32), torch.zeros(3, 6, dtype=torch.bool))
         swaps=(("F.softmax(score)", "F.softmax(score, dim=-1)"),),
     ),
     Case(
-        id="SX08b", status="thin", codes=("ND306",),
+        id="SX08b",
+        status="thin",
+        codes=("ND306",),
         how="nn.Softmax() without an axis",
         text="""
 model = nn.Sequential(
@@ -146,7 +158,9 @@ inputs = torch.randn(5, 16)
         swaps=(("nn.Softmax()", "nn.Softmax(dim=-1)"),),
     ),
     Case(
-        id="SX12", status="rep", codes=("ND119",),
+        id="SX12",
+        status="rep",
+        codes=("ND119",),
         how="ViT attention: the weights are scaled behind the softmax",
         text="""
 class MultiHeadAttention(nn.Module):
@@ -184,7 +198,9 @@ inputs = torch.randn(2, 10, 64)
         swaps=(("F.softmax(energy, dim=-1) * self.scaling", "F.softmax(energy * self.scaling, dim=-1)"),),
     ),
     Case(
-        id="SX12b", status="rep", codes=("ND119",),
+        id="SX12b",
+        status="rep",
+        codes=("ND119",),
         how="divided by the root of the width behind the softmax, in matmul style",
         text="""
 class SelfAttention(nn.Module):
@@ -208,7 +224,9 @@ inputs = torch.randn(2, 10, 32)
         swaps=(("scores.softmax(dim=-1) / self.dim**0.5", "(scores / self.dim**0.5).softmax(dim=-1)"),),
     ),
     Case(
-        id="SX-x1", status="own", codes=("ND307",),
+        id="SX-x1",
+        status="own",
+        codes=("ND307",),
         how="binary classifier with one output unit and a Softmax behind it",
         text="""
 class Churn(nn.Module):
@@ -224,7 +242,11 @@ class Churn(nn.Module):
 model = Churn()
 inputs = torch.randn(6, 18)
 """,
-        swaps=(("torch.softmax(self.out(F.relu(self.hidden(x))), dim=1)",
-                "torch.sigmoid(self.out(F.relu(self.hidden(x))))"),),
+        swaps=(
+            (
+                "torch.softmax(self.out(F.relu(self.hidden(x))), dim=1)",
+                "torch.sigmoid(self.out(F.relu(self.hidden(x))))",
+            ),
+        ),
     ),
 ]

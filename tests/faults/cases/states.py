@@ -6,7 +6,9 @@ from corpus import Case
 
 CASES = [
     Case(
-        id="UR02", status="rep", codes=("ND502",),
+        id="UR02",
+        status="rep",
+        codes=("ND502",),
         how="towers of a click model in a plain list",
         text="""
 class Tower(nn.Module):
@@ -27,11 +29,15 @@ class Tower(nn.Module):
 model = Tower([20, 32, 16])
 inputs = torch.randn(4, 20)
 """,
-        swaps=(("self.layers = []", "self.layers = nn.ModuleList()"),
-               ("[nn.LayerNorm(b) for b in sizes[1:]]", "nn.ModuleList(nn.LayerNorm(b) for b in sizes[1:])")),
+        swaps=(
+            ("self.layers = []", "self.layers = nn.ModuleList()"),
+            ("[nn.LayerNorm(b) for b in sizes[1:]]", "nn.ModuleList(nn.LayerNorm(b) for b in sizes[1:])"),
+        ),
     ),
     Case(
-        id="UR02b", status="rep", codes=("ND502",),
+        id="UR02b",
+        status="rep",
+        codes=("ND502",),
         how="a dict of heads, one a task",
         text="""
 class MultiTask(nn.Module):
@@ -48,11 +54,17 @@ class MultiTask(nn.Module):
 model = MultiTask()
 inputs = torch.randn(4, 12)
 """,
-        swaps=(("self.heads = {name: nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 1)) for name in tasks}",
-                "self.heads = nn.ModuleDict(\n            {name: nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 1)) for name in tasks}\n        )"),),
+        swaps=(
+            (
+                "self.heads = {name: nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 1)) for name in tasks}",
+                "self.heads = nn.ModuleDict(\n            {name: nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 1)) for name in tasks}\n        )",
+            ),
+        ),
     ),
     Case(
-        id="UR-x1", status="own", codes=("ND503",),
+        id="UR-x1",
+        status="own",
+        codes=("ND503",),
         how="a running mean in a plain attribute that forward updates",
         text="""
 class Center(nn.Module):
@@ -75,7 +87,9 @@ inputs = torch.randn(4, 8)
         swaps=(("self.center = torch.zeros(dim)", 'self.register_buffer("center", torch.zeros(dim))'),),
     ),
     Case(
-        id="BF02", status="rep", codes=("ND513",),
+        id="BF02",
+        status="rep",
+        codes=("ND513",),
         how="mean teacher: parameters are averaged, buffers never; reference is handed over",
         text="""
 import copy
@@ -106,12 +120,18 @@ with torch.no_grad():
             p.add_(0.01 * torch.randn_like(p))
         update_ema_variables(reference, model, alpha=0.9)
 """,
-        swaps=(("        ema_param.data.mul_(alpha).add_(param.data, alpha=1 - alpha)\n",
-                "        ema_param.data.mul_(alpha).add_(param.data, alpha=1 - alpha)\n    for ema_buffer, buffer in zip(teacher.buffers(), student.buffers()):\n        ema_buffer.copy_(buffer)\n"),),
+        swaps=(
+            (
+                "        ema_param.data.mul_(alpha).add_(param.data, alpha=1 - alpha)\n",
+                "        ema_param.data.mul_(alpha).add_(param.data, alpha=1 - alpha)\n    for ema_buffer, buffer in zip(teacher.buffers(), student.buffers()):\n        ema_buffer.copy_(buffer)\n",
+            ),
+        ),
         given=("reference",),
     ),
     Case(
-        id="WD02", status="PR", codes=("ND508",),
+        id="WD02",
+        status="PR",
+        codes=("ND508",),
         how="groups by name: `bias` and `LayerNorm` are exempt, an RMSNorm's weight is not",
         text="""
 class RMSNorm(nn.Module):
@@ -148,14 +168,16 @@ optimizer.step()
         swaps=(('no_decay = ["bias", "LayerNorm.weight"]', 'no_decay = ["bias", "gamma"]'),),
     ),
     Case(
-        id="WD02b", status="PR", codes=("ND508",),
+        id="WD02b",
+        status="PR",
+        codes=("ND508",),
         how="the optimizer is handed over as a function of the model; groups by nn.LayerNorm only",
         text="""
 class Net(nn.Module):
     def __init__(self, d=32):
         super().__init__()
         self.inp = nn.Linear(8, d)
-        self.norm = nn.RMSNorm(d)
+        self.norm = nn.RMSNorm(d)  # fault
         self.out = nn.Linear(d, 2)
 
     def forward(self, x):
@@ -171,19 +193,22 @@ def optimizer(model):
     exempt = {p for m in model.modules() if isinstance(m, EXEMPT) for p in m.parameters()}
     exempt |= {p for n, p in model.named_parameters() if n.endswith("bias")}
     decay = [p for p in model.parameters() if p not in exempt]
-    return torch.optim.AdamW(
+    return torch.optim.AdamW(  # fault
         [{"params": decay, "weight_decay": 0.1}, {"params": list(exempt), "weight_decay": 0.0}]
     )
 """,
-        swaps=(("EXEMPT = (nn.LayerNorm,)", "EXEMPT = (nn.LayerNorm, nn.RMSNorm)"),), given=("optimizer",),
+        swaps=(("EXEMPT = (nn.LayerNorm,)", "EXEMPT = (nn.LayerNorm, nn.RMSNorm)"),),
+        given=("optimizer",),
     ),
     Case(
-        id="WD04", status="rep", codes=("ND508",),
+        id="WD04",
+        status="rep",
+        codes=("ND508",),
         how="one group with weight decay for everything, BatchNorm included; optimizer is handed over",
         text="""
 model = nn.Sequential(
-    nn.Conv2d(3, 16, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
-    nn.Conv2d(16, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+    nn.Conv2d(3, 16, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU(),  # fault
+    nn.Conv2d(16, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(),  # fault
     nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
 )
 inputs = torch.randn(4, 3, 16, 16)
@@ -203,17 +228,20 @@ def optimizer(model):
     ]
     return torch.optim.SGD(groups, lr=0.1, momentum=0.9)
 """,
-        swaps=(("WEIGHT_DECAY_NORM = None", "WEIGHT_DECAY_NORM = 0.0"),), given=("optimizer",),
+        swaps=(("WEIGHT_DECAY_NORM = None", "WEIGHT_DECAY_NORM = 0.0"),),
+        given=("optimizer",),
     ),
     Case(
-        id="WD-x1", status="own", codes=("ND509",),
+        id="WD-x1",
+        status="own",
+        codes=("ND509",),
         how="the norms are in no group at all",
         text="""
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
         self.conv = nn.Conv2d(3, 8, 3, bias=False)
-        self.bn = nn.BatchNorm2d(8)
+        self.bn = nn.BatchNorm2d(8)  # fault
         self.fc = nn.Linear(8, 2)
 
     def forward(self, x):
@@ -229,6 +257,8 @@ loss = net(inputs).square().mean()
 loss.backward()
 optimizer.step()
 """,
-        swaps=(('if n.startswith("fc") and n.endswith("bias")]', 'if n == "fc.bias" or n.startswith("bn.")]'),),
+        swaps=(
+            ('if n.startswith("fc") and n.endswith("bias")]', 'if n == "fc.bias" or n.startswith("bn.")]'),
+        ),
     ),
 ]

@@ -6,7 +6,9 @@ from corpus import Case
 
 CASES = [
     Case(
-        id="TR02", status="ack", codes=("ND107",),
+        id="TR02",
+        status="ack",
+        codes=("ND107",),
         how="pre-norm block whose skip starts from the normalized tensor",
         text="""
 class TransformerLayer(nn.Module):
@@ -29,7 +31,7 @@ class Dtqn(nn.Module):
         super().__init__()
         self.emb = nn.Linear(6, 32)
         self.layers = nn.ModuleList([TransformerLayer() for _ in range(2)])
-        self.out = nn.Linear(32, 3)
+        self.out = nn.Sequential(nn.LayerNorm(32), nn.Linear(32, 3))
 
     def forward(self, obs):
         x = self.emb(obs)
@@ -44,7 +46,9 @@ inputs = torch.randn(2, 7, 6)
         swaps=(("x = x + attn", "x = state + attn"), ("return y + self.mlp(y)", "return x + self.mlp(y)")),
     ),
     Case(
-        id="TR02b", status="ack", codes=("ND107",),
+        id="TR02b",
+        status="ack",
+        codes=("ND107",),
         how="the same in the feed-forward half only, functional layer_norm",
         text="""
 class Block(nn.Module):
@@ -69,7 +73,9 @@ inputs = torch.randn(2, 5, 8)
         swaps=(("return h + self.ff(h)", "return x + self.ff(h)"),),
     ),
     Case(
-        id="TR04", status="ack", codes=("ND107",),
+        id="TR04",
+        status="ack",
+        codes=("ND107",),
         how="src = norm(src); src = src + mlp(src)",
         text="""
 class Attention(nn.Module):
@@ -124,11 +130,15 @@ class Classifier(nn.Module):
 model = Classifier()
 inputs = torch.randn(2, 16, 64)
 """,
-        swaps=(("        src = self.norm1(src)\n", "        out = self.norm1(src)\n"),
-               ("F.gelu(self.linear1(src))", "F.gelu(self.linear1(out))")),
+        swaps=(
+            ("        src = self.norm1(src)\n", "        out = self.norm1(src)\n"),
+            ("F.gelu(self.linear1(src))", "F.gelu(self.linear1(out))"),
+        ),
     ),
     Case(
-        id="TR06", status="fix", codes=("ND110", "ND109"),
+        id="TR06",
+        status="fix",
+        codes=("ND110", "ND109"),
         how="decoder layer: ln1 in front of both halves, ln2 in front of the third, ln3 never",
         text="""
 class DecoderLayer(nn.Module):
@@ -166,10 +176,17 @@ class Decoder(nn.Module):
 model = Decoder()
 inputs = (torch.randn(2, 5, 32), torch.randn(2, 7, 32))
 """,
-        swaps=(("        y = self.ln1(x)\n        x = x + self.cross", "        y = self.ln2(x)\n        x = x + self.cross"),),
+        swaps=(
+            (
+                "        y = self.ln1(x)\n        x = x + self.cross",
+                "        y = self.ln2(x)\n        x = x + self.cross",
+            ),
+        ),
     ),
     Case(
-        id="TR06b", status="fix", codes=("ND110", "ND109"),
+        id="TR06b",
+        status="fix",
+        codes=("ND110", "ND109"),
         how="the same with RMS norms of one's own",
         text="""
 class RMSNorm(nn.Module):
@@ -201,10 +218,17 @@ class Layer(nn.Module):
 model = nn.Sequential(Layer(), Layer(), RMSNorm(32))
 inputs = torch.randn(2, 6, 32)
 """,
-        swaps=(("        h = self.input_layernorm(x)\n        return", "        h = self.post_attention_layernorm(x)\n        return"),),
+        swaps=(
+            (
+                "        h = self.input_layernorm(x)\n        return",
+                "        h = self.post_attention_layernorm(x)\n        return",
+            ),
+        ),
     ),
     Case(
-        id="TR08", status="fix", codes=("ND111",),
+        id="TR08",
+        status="fix",
+        codes=("ND111",),
         how="pre-norm wrapper that normalizes the first of query, key and value only",
         text="""
 class Attention(nn.Module):
@@ -252,7 +276,9 @@ inputs = torch.randn(2, 9, 8)
         swaps=(("[self.norm(inputs[0]), *inputs[1:]]", "[self.norm(x) for x in inputs]"),),
     ),
     Case(
-        id="TR08b", status="fix", codes=("ND111",),
+        id="TR08b",
+        status="fix",
+        codes=("ND111",),
         how="nn.MultiheadAttention(norm(x), x, x)",
         text="""
 class Layer(nn.Module):
@@ -270,11 +296,17 @@ class Layer(nn.Module):
 model = nn.Sequential(Layer(), Layer(), nn.LayerNorm(32))
 inputs = torch.randn(2, 9, 32)
 """,
-        swaps=(("        x = x + self.attn(self.norm1(x), x, x)[0]\n",
-                "        h = self.norm1(x)\n        x = x + self.attn(h, h, h)[0]\n"),),
+        swaps=(
+            (
+                "        x = x + self.attn(self.norm1(x), x, x)[0]\n",
+                "        h = self.norm1(x)\n        x = x + self.attn(h, h, h)[0]\n",
+            ),
+        ),
     ),
     Case(
-        id="TR10", status="fix", codes=("ND103",),
+        id="TR10",
+        status="fix",
+        codes=("ND103",),
         how="post-norm conformer layers with a further norm behind the encoder",
         text="""
 class ConformerLayer(nn.Module):
@@ -322,11 +354,15 @@ class Conformer(nn.Module):
 model = Conformer()
 inputs = torch.randn(2, 12, 16)
 """,
-        swaps=(("            src = self.norm_final(src)\n", ""),
-               ("        if not normalize_before:\n            self.norm_final = nn.LayerNorm(d)\n", "")),
+        swaps=(
+            ("            src = self.norm_final(src)\n", ""),
+            ("        if not normalize_before:\n            self.norm_final = nn.LayerNorm(d)\n", ""),
+        ),
     ),
     Case(
-        id="TR12", status="PR", codes=("ND107",),
+        id="TR12",
+        status="PR",
+        codes=("ND107",),
         how="pre-norm decoder: the residual of the feed-forward half adds what the norm gave",
         text="""
 class PositionwiseFFN(nn.Module):
@@ -365,11 +401,17 @@ class DecoderLayer(nn.Module):
 model = nn.Sequential(DecoderLayer(), DecoderLayer(), nn.LayerNorm(32), nn.Linear(32, 50))
 inputs = torch.randn(2, 7, 32)
 """,
-        swaps=(("        if self.pre_norm:\n            data = self.layer_norm(data)\n        out = torch.relu(self.ffn_1(data))",
-                "        out = self.layer_norm(data) if self.pre_norm else data\n        out = torch.relu(self.ffn_1(out))"),),
+        swaps=(
+            (
+                "        if self.pre_norm:\n            data = self.layer_norm(data)\n        out = torch.relu(self.ffn_1(data))",
+                "        out = self.layer_norm(data) if self.pre_norm else data\n        out = torch.relu(self.ffn_1(out))",
+            ),
+        ),
     ),
     Case(
-        id="TR14", status="rep", codes=("ND905",),
+        id="TR14",
+        status="rep",
+        codes=("ND905",),
         how="RMS norm by hand with eps added to the root",
         text="""
 class RMSLayerNorm(nn.Module):
@@ -397,11 +439,17 @@ class Block(nn.Module):
 model = nn.Sequential(nn.Embedding(100, 32), Block(), Block(), RMSLayerNorm(32), nn.Linear(32, 100))  # fault
 inputs = torch.randint(0, 100, (2, 8))
 """,
-        swaps=(("        rms = x.norm(2, dim=-1, keepdim=True) * x.size(-1) ** -0.5\n        x = x / (rms + self.eps)\n",
-                "        x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)\n"),),
+        swaps=(
+            (
+                "        rms = x.norm(2, dim=-1, keepdim=True) * x.size(-1) ** -0.5\n        x = x / (rms + self.eps)\n",
+                "        x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)\n",
+            ),
+        ),
     ),
     Case(
-        id="TR14b", status="rep", codes=("ND905",),
+        id="TR14b",
+        status="rep",
+        codes=("ND905",),
         how="layer norm by hand, (x - mean) / (std + eps)",
         text="""
 class LayerNorm(nn.Module):
@@ -430,12 +478,18 @@ class Net(nn.Module):
 model = Net()
 inputs = torch.randn(4, 10)
 """,
-        swaps=(("        std = x.std(-1, keepdim=True, unbiased=False)\n",
-                "        var = x.var(-1, keepdim=True, unbiased=False)\n"),
-               ("/ (std + self.eps)", "/ torch.sqrt(var + self.eps)")),
+        swaps=(
+            (
+                "        std = x.std(-1, keepdim=True, unbiased=False)\n",
+                "        var = x.var(-1, keepdim=True, unbiased=False)\n",
+            ),
+            ("/ (std + self.eps)", "/ torch.sqrt(var + self.eps)"),
+        ),
     ),
     Case(
-        id="TR-x1", status="own", codes=("ND112",),
+        id="TR-x1",
+        status="own",
+        codes=("ND112",),
         how="pre-norm trunk whose output goes to the head without a norm",
         text="""
 class Block(nn.Module):
@@ -472,7 +526,9 @@ inputs = torch.randint(0, 64, (2, 10))
         swaps=(("nn.Identity()", "nn.LayerNorm(d)"),),
     ),
     Case(
-        id="TR-x2", status="own", codes=("ND108",),
+        id="TR-x2",
+        status="own",
+        codes=("ND108",),
         how="a block that adds its branch to itself, x + x",
         text="""
 class Residual(nn.Module):
