@@ -19,6 +19,7 @@ from normdoctor.loading.soundness import demand_sound
 from normdoctor.loading.sourceloss import SourceLoss
 from normdoctor.loading.state import inventory
 from normdoctor.loading.target import Target
+from normdoctor.tracing.axes import with_axes
 from normdoctor.tracing.extract import extract, module_facts, nodes_of, parameter_facts
 from normdoctor.tracing.inference import infer
 from normdoctor.tracing.inputs import as_example, describe_inputs, parse_inputs, to_device
@@ -78,7 +79,7 @@ def examine(target: Target, request: Request) -> Examination:
     if recording is not None:
         facts = extract(target.name, recording, origins, extra_roles=request.roles, notes=tuple(notes))
         facts = _with_second_look(facts, recording, request)
-        facts = with_source_losses(facts, target.losses, target.name)
+        facts = with_axes(with_source_losses(facts, target.losses, target.name))
         facts = msgspec.structs.replace(facts, losses=with_labels(facts.losses, request.labels))
         parts = recording.parts
     else:
