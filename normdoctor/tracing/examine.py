@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,10 @@ import msgspec
 import torch
 
 from normdoctor.errors import NormDoctorError, TraceError, UsageError, brief
-from normdoctor.facts import Facts, Location, LossFact, Node
+from normdoctor.facts import Facts, Location, Node
 from normdoctor.loading.construction import origins_for, tensor_origins
 from normdoctor.loading.example import ExampleInputs
 from normdoctor.loading.soundness import demand_sound
-from normdoctor.loading.sourceloss import SourceLoss
 from normdoctor.loading.state import inventory
 from normdoctor.loading.target import Target
 from normdoctor.tracing.axes import with_axes
@@ -24,7 +23,7 @@ from normdoctor.tracing.extract import extract, module_facts, nodes_of, paramete
 from normdoctor.tracing.inference import infer
 from normdoctor.tracing.inputs import as_example, describe_inputs, parse_inputs, to_device
 from normdoctor.tracing.losses import loss_call
-from normdoctor.tracing.lossfacts import with_labels
+from normdoctor.tracing.lossfacts import with_labels, with_source_losses
 from normdoctor.tracing.optimizers import made_optimizer, optimizer_facts
 from normdoctor.tracing.recording import LossCall, Recording, record
 from normdoctor.tracing.references import reference_fact
@@ -79,7 +78,7 @@ def examine(target: Target, request: Request) -> Examination:
     if recording is not None:
         facts = extract(target.name, recording, origins, extra_roles=request.roles, notes=tuple(notes))
         facts = _with_second_look(facts, recording, request)
-        facts = with_axes(with_source_losses(facts, target.losses, target.name))
+        facts = with_axes(with_source_losses(facts, target.losses, target.name, recording.output_names))
         facts = msgspec.structs.replace(facts, losses=with_labels(facts.losses, request.labels))
         parts = recording.parts
     else:
@@ -217,40 +216,3 @@ def _in_some_mode(
             raise first from None
         notes.append(f"recorded in eval mode: in train mode {first.message}")
         return recording
-
-
-def with_source_losses(facts: Facts, losses: Iterable[SourceLoss], target: str) -> Facts:
-    """Add the losses that the source applies to this model, unless one was recorded."""
-    if facts.losses or not facts.nodes:
-        return facts
-    outputs = next((node.inputs for node in reversed(facts.nodes) if node.op == "output"), ())
-    name = target.rpartition(":")[2].split("(")[0]
-    nodes = list(facts.nodes)
-    found: list[LossFact] = []
-    for loss in losses:
-        if loss.model is not None and name and loss.model not in (name, target):
-            continue
-        position = loss.argument or 0
-        if position >= len(outputs):
-            continue
-        node = outputs[position]
-        for kind in loss.through:
-            before = nodes[node]
-            node = len(nodes)
-            nodes.append(
-                Node(
-                    index=node,
-                    name=f"{kind}_of_output",
-                    op="call_function",
-                    role="softmax" if "softmax" in kind else "activation",
-                    kind=kind,
-                    inputs=(before.index,),
-                    outputs=before.outputs,
-                    location=loss.location,
-                )
-            )
-        config = dict(loss.config)
-        found.append(
-            LossFact(kind=loss.kind, node=node, certain=False, location=loss.location, config=config)
-        )
-    return msgspec.structs.replace(facts, nodes=tuple(nodes), losses=tuple(found))
