@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from typing import Any
 
 #: Classes of torch.nn that are losses, and the function that each of them calls.
@@ -94,6 +95,23 @@ def torch_name(node: ast.expr, known: dict[str, str]) -> str | None:
         if full.startswith(space) and "." not in full[len(space) :]:
             return full[len(space) :]
     return None
+
+
+_EVALUATION = re.compile(r"(^|_)(val|valid|validate|validation|evaluate|evaluation|eval|test|testing)(_|$)")
+_NO_GRADIENTS = ("no_grad", "inference_mode")
+
+
+def evaluates(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Does a function evaluate, by its name or by a decorator that turns gradients off?"""
+    if _EVALUATION.search(function.name.lower()):
+        return True
+    return any(without_gradients(one) for one in function.decorator_list)
+
+
+def without_gradients(node: ast.expr) -> bool:
+    """Is this `torch.no_grad()` or `torch.inference_mode()`?"""
+    name = dotted(node.func if isinstance(node, ast.Call) else node)
+    return name is not None and name.rpartition(".")[2] in _NO_GRADIENTS
 
 
 def literal_keywords(call: ast.Call) -> dict[str, Any]:

@@ -38,8 +38,12 @@ class SourceFile:
         self.criteria: dict[str, Criterion | None] = {}
         self.built: list[tuple[Criterion, ast.Call]] = []
         self.changes: dict[str, str | None] = {}
+        self.dims: dict[str, int | None] = {}
+        self.instances: dict[str, str] = {}
         self.models: set[str] = set(models)
         self.parameters = _parameter_names(tree)
+        self.arguments = _passed_once(tree)
+        self.functions = {node.name for node in tree.body if isinstance(node, Function)}
         for node in ast.walk(tree):
             if isinstance(node, ast.Assign) and node.value is not None:
                 for target in node.targets:
@@ -51,24 +55,73 @@ class SourceFile:
 
     def _bind(self, target: ast.expr, value: ast.expr) -> None:
         name = dotted(target)
+        if name is not None and torch_name(value, self.known) in LOSS_FUNCTIONS:
+            self._set_criterion(name, Criterion(torch_name(value, self.known) or "", {}))
+            return
         call = _bare_call(value)
         if name is None or call is None:
             return
         made = torch_name(call.func, self.known)
+        callee = dotted(call.func)
+        if callee is not None:
+            self.instances[name] = callee.rpartition(".")[2]
         if made in LOSS_CLASSES:
             criterion = Criterion(LOSS_CLASSES[made], literal_keywords(call))
             self.built.append((criterion, call))
-            same = self.criteria.get(name, criterion) == criterion
-            self.criteria[name] = criterion if same else None
+            self._set_criterion(name, criterion)
         elif made in CHANGES and made[:1].isupper():
+            self.dims[name] = _literal_dim(call, 0)
             self.changes[name] = (
                 CHANGES[made] if self.changes.get(name, CHANGES[made]) == CHANGES[made] else None
             )
         elif isinstance(call.func, ast.Name) and call.func.id in self.classes:
             self.models.add(name)
 
-    def criterion(self, func: ast.expr) -> Criterion | None:
-        """The loss that a called expression stands for: a name, a constructor, a function."""
+    def _set_criterion(self, name: str, criterion: Criterion) -> None:
+        same = self.criteria.get(name, criterion) == criterion
+        self.criteria[name] = criterion if same else None
+
+    def dim_of(self, call: ast.Call) -> int | None:
+        """The axis that a softmax runs over, where it is literal."""
+        if isinstance(call.func, ast.Call):  # nn.Softmax(dim=1)(x)
+            return _literal_dim(call.func, 0)
+        name = dotted(call.func)
+        if name in self.dims:
+            return self.dims[name]
+        function = torch_name(call.func, self.known)
+        return _literal_dim(call, 1 if function else 0)
+
+    def helper_of(self, func: ast.expr, owner: str | None) -> str:
+        """The function of the file that a call runs: `loss_fn`, `Net.compute`, `MyLoss.forward`."""
+        name = dotted(func) or ""
+        if isinstance(func, ast.Call):  # MyLoss()(out, y)
+            made = dotted(func.func) or ""
+            return f"{made}.forward" if made in self.classes else ""
+        if name in self.functions:
+            return name
+        if self.instances.get(name) in self.classes:
+            return f"{self.instances[name]}.forward"
+        head, _, rest = name.partition(".")
+        return f"{owner}.{rest}" if owner and head == "self" and rest else ""
+
+    def criterion(self, func: ast.expr, function: Function | None = None) -> Criterion | None:
+        """The loss that a called expression stands for: a name, a constructor, a function.
+
+        Inside `function` it may be one of its parameters, which every caller gives the same loss.
+        """
+        if isinstance(func, ast.Name) and function is not None:
+            given = self.arguments.get((function.name, func.id)) or _default(function, func.id)
+            if given is not None:
+                return self.criterion(given) if isinstance(given, ast.Name) else self._constructed(given)
+        return self._known_criterion(func)
+
+    def _constructed(self, node: ast.expr) -> Criterion | None:
+        if isinstance(node, ast.Call):
+            made = torch_name(node.func, self.known)
+            return Criterion(LOSS_CLASSES[made], literal_keywords(node)) if made in LOSS_CLASSES else None
+        return self._known_criterion(node)
+
+    def _known_criterion(self, func: ast.expr) -> Criterion | None:
         if isinstance(func, ast.Call):
             made = torch_name(func.func, self.known)
             return Criterion(LOSS_CLASSES[made], literal_keywords(func)) if made in LOSS_CLASSES else None
@@ -134,6 +187,41 @@ def _parameter_names(tree: ast.Module) -> dict[tuple[str, str], str]:
             if name is not None:
                 passed.setdefault((node.func.id, name), set()).add(dotted(value))
     return {key: name for key, names_ in passed.items() if len(names_) == 1 and (name := next(iter(names_)))}
+
+
+def _passed_once(tree: ast.Module) -> dict[tuple[str, str], ast.expr]:
+    """What the functions of the file are given for their parameters, where all calls give the same."""
+    functions = {node.name: node for node in tree.body if isinstance(node, Function)}
+    passed: dict[tuple[str, str], dict[str, ast.expr]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in functions:
+            names = [argument.arg for argument in functions[node.func.id].args.args]
+            given = [
+                *zip(names, node.args, strict=False),
+                *((word.arg, word.value) for word in node.keywords),
+            ]
+            for name, value in given:
+                if name is not None:
+                    passed.setdefault((node.func.id, name), {})[ast.dump(value)] = value
+    return {key: next(iter(values.values())) for key, values in passed.items() if len(values) == 1}
+
+
+def _default(function: Function, name: str) -> ast.expr | None:
+    names = [argument.arg for argument in function.args.args]
+    defaults = dict(zip(reversed(names), reversed(function.args.defaults), strict=False))
+    found = defaults.get(name)
+    return found if isinstance(found, ast.Call | ast.Attribute) else None
+
+
+def _literal_dim(call: ast.Call, position: int) -> int | None:
+    node = next((word.value for word in call.keywords if word.arg == "dim"), None)
+    if node is None and len(call.args) > position:
+        node = call.args[position]
+    try:
+        value = ast.literal_eval(node) if node is not None else None
+    except ValueError:
+        return None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _bare_call(value: ast.expr) -> ast.Call | None:

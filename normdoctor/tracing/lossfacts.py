@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from msgspec import structs
 
-from normdoctor.facts import LossFact, Node
+from normdoctor.facts import Facts, LossFact, Node
+from normdoctor.loading.lossvalues import SourceLoss
 from normdoctor.tracing.meta import tensors
 from normdoctor.tracing.recorder import LOSS_SCOPE
 
@@ -70,3 +71,74 @@ def with_labels(losses: Sequence[LossFact], labels: Any) -> tuple[LossFact, ...]
         else:
             found.append(loss)
     return tuple(found)
+
+
+def with_source_losses(
+    facts: Facts, losses: Iterable[SourceLoss], target: str, names: Sequence[str] = ()
+) -> Facts:
+    """Add the losses that the source applies to this model, unless one was recorded.
+
+    `names` are those of the model's outputs (`output.logits`), in their order.
+    """
+    if facts.losses or not facts.nodes:
+        return facts
+    outputs = next((node.inputs for node in reversed(facts.nodes) if node.op == "output"), ())
+    names = names if len(names) == len(outputs) else ()
+    name = target.rpartition(":")[2].split("(")[0]
+    nodes = list(facts.nodes)
+    found: list[LossFact] = []
+    for loss in losses:
+        if loss.model is not None and name and loss.model not in (name, target):
+            continue
+        position = _position(loss, names)
+        if position is None or position >= len(outputs):
+            continue
+        node = _applied(loss, nodes, outputs[position])
+        told = loss.key or ("" if loss.argument is None else f"[{loss.argument}]")
+        found.append(
+            LossFact(
+                kind=loss.kind,
+                node=node,
+                certain=False,
+                location=loss.location,
+                config=dict(loss.config),
+                output=told,
+                path=loss.path,
+            )
+        )
+    return structs.replace(facts, nodes=tuple(nodes), losses=tuple(found))
+
+
+def _position(loss: SourceLoss, names: Sequence[str]) -> int | None:
+    """Which output the loss takes, counted as the tensors of the result are; None where it is not there."""
+    if loss.key is not None:
+        return next((place for place, name in enumerate(names) if name.endswith(f".{loss.key}")), None)
+    if loss.argument is None:
+        return 0
+    prefix = f"output.{loss.argument}"
+    inside = (place for place, name in enumerate(names) if f"{name}.".startswith(f"{prefix}."))
+    return next(inside, loss.argument)
+
+
+def _applied(loss: SourceLoss, nodes: list[Node], node: int) -> int:
+    """Append what the source applies to the output in front of the loss; returns the last node."""
+    for place, kind in enumerate(loss.through):
+        before = nodes[node]
+        dim = loss.dims[place] if place < len(loss.dims) else None
+        dim = 1 if dim is None and len(before.shape) == 2 else dim
+        node = len(nodes)
+        nodes.append(
+            Node(
+                index=node,
+                name=f"{kind}_of_output",
+                op="call_function",
+                role="softmax" if "softmax" in kind else "activation",
+                kind=kind,
+                scope=LOSS_SCOPE,
+                inputs=(before.index,),
+                outputs=before.outputs,
+                config={"dim": dim} if "softmax" in kind else {},
+                location=loss.location,
+            )
+        )
+    return node
