@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from normdoctor.facts import Node
-from normdoctor.graph import Graph
+from normdoctor.graph import Graph, Norm
 
 #: Preserving kinds that move axes; where they move them to is read off the shapes.
 MOVES = frozenset("permute transpose swapaxes movedim moveaxis t mT T adjoint".split())
@@ -44,6 +44,19 @@ def walk_back(graph: Graph, node: Node, through: Callable[[Node], bool], *, alon
         passed.append(before)
         current = before
     return Chain(None, tuple(reversed(passed)))
+
+
+def walk_back_from(graph: Graph, norm: Norm, through: Callable[[Node], bool]) -> Chain:
+    """As `walk_back`, from what a norm normalizes; a hand-written one may read it in several places."""
+    start = norm.input
+    if norm.handwritten is None or start is None:
+        return walk_back(graph, norm.output, through)
+    if any(reader.index not in norm.handwritten.nodes for reader in graph.users(start)):
+        return Chain(None, ())
+    if not through(start):
+        return Chain(start, ())
+    source, passed = walk_back(graph, start, through)
+    return Chain(source, (*passed, start))
 
 
 def follow_axis(start: Node, axis: int, passed: Sequence[Node]) -> int | None:

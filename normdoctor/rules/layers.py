@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from normdoctor.facts import ModuleFact, Node, ParameterFact
-from normdoctor.graph import Graph
+from normdoctor.graph import Graph, Norm
 
 CONVS = frozenset(f"conv{n}d" for n in (1, 2, 3))
 TRANSPOSED = frozenset(f"conv_transpose{n}d" for n in (1, 2, 3))
@@ -160,6 +160,13 @@ def frozen(graph: Graph, node: Node) -> bool:
         return not in_training(graph, node)
     read = [graph.parameters[name] for name in node.parameters if name in graph.parameters]
     return bool(read) and all(one.kind != "parameter" for one in read) and node.module is None
+
+
+def running(graph: Graph, norm: Norm) -> bool:
+    """Does this norm keep running statistics, and is it not frozen by design?"""
+    if norm.handwritten is not None:
+        return norm.handwritten.running
+    return tracks_statistics(graph, norm.output) and not frozen(graph, norm.output)
 
 
 def uses_batch_statistics(graph: Graph, node: Node) -> bool:

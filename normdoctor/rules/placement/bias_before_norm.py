@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from normdoctor.facts import Node, ParameterFact
 from normdoctor.findings import Applicability, Finding, Fix, Severity
-from normdoctor.graph import Graph
+from normdoctor.graph import Graph, Norm
 from normdoctor.rules.base import Rule
-from normdoctor.rules.chains import follow_axis, preserves, walk_back
+from normdoctor.rules.chains import follow_axis, preserves, walk_back_from
 from normdoctor.rules.layers import (
     CONVS,
     DENSE,
@@ -139,8 +139,8 @@ class BiasBeforeNorm(Rule):
 
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Report each bias all of whose readers feed such a norm."""
-        cancelled: dict[int, tuple[Node, ParameterFact]] = {}
-        for norm in graph.by_role("norm"):
+        cancelled: dict[int, tuple[Norm, ParameterFact]] = {}
+        for norm in graph.norms:
             if (layer := self._cancelled(graph, norm)) is not None and (bias := bias_of(graph, layer)):
                 cancelled[layer.index] = (norm, bias)
         wanted = {bias.name for _, bias in cancelled.values() if not bias.aliases}
@@ -153,26 +153,31 @@ class BiasBeforeNorm(Rule):
                 yield self._report(graph, graph.nodes[index], norm, bias)
 
     @staticmethod
-    def _cancelled(graph: Graph, norm: Node) -> Node | None:
+    def _cancelled(graph: Graph, norm: Norm) -> Node | None:
         """The layer whose bias `norm` subtracts, None where there is none."""
-        tensor = graph.input_tensor(norm)
-        if tensor is None or len(tensor.shape) < 2:
+        shape = norm.input.shape if norm.input is not None else ()
+        if len(shape) < 2 or norm.kind == "normalize":
             return None
-        each = norm.kind in ("batch_norm", "instance_norm")
-        each = each or (norm.kind == "group_norm" and norm.config.get("num_groups") == tensor.shape[1])
-        if not each or frozen(graph, norm):
+        by_hand = norm.handwritten
+        each = norm.kind in ("batch_norm", "instance_norm") or by_hand is not None
+        each = each or (norm.kind == "group_norm" and norm.output.config.get("num_groups") == shape[1])
+        if not each or frozen(graph, norm.output):
             return None
-        layer, passed = walk_back(graph, norm, preserves(graph))
+        if by_hand is not None and (not by_hand.centred or by_hand.inverted or norm.kind == "group_norm"):
+            return None
+        layer, passed = walk_back_from(graph, norm, preserves(graph))
         if layer is None or layer.kind not in CONVS | TRANSPOSED | DENSE or bias_of(graph, layer) is None:
             return None
         sizes = channels(graph, layer)
-        if sizes is None or sizes[1] != tensor.shape[1]:
+        axis = follow_axis(layer, channel_axis(layer), passed)
+        if sizes is None or axis is None or sizes[1] != shape[axis]:
             return None
-        return layer if follow_axis(layer, channel_axis(layer), passed) == 1 else None
+        kept = bool(by_hand.reduced) and axis not in by_hand.reduced if by_hand is not None else axis == 1
+        return layer if kept else None
 
-    def _report(self, graph: Graph, layer: Node, norm: Node, bias: ParameterFact) -> Finding:
+    def _report(self, graph: Graph, layer: Node, norm: Norm, bias: ParameterFact) -> Finding:
         size = bias.tensor.size
-        module, target = owner(graph, layer), owner(graph, norm)
+        module, target = owner(graph, layer), owner(graph, norm.output)
         what = target.type if target is not None else norm.kind
         plain = module is not None and module.leaf
         fix = Fix(
@@ -184,7 +189,7 @@ class BiasBeforeNorm(Rule):
             graph,
             f"the bias of {{modules}} ({count(size, 'value')}) is subtracted again by the {what} behind it",
             node=layer,
-            evidence={"parameter": bias.name, "values": size, "norm": graph.label(norm)},
-            related=((f"{what} subtracts the mean of each channel", graph.where(norm)),),
+            evidence={"parameter": bias.name, "values": size, "norm": graph.label(norm.output)},
+            related=((f"{what} subtracts the mean of each channel", graph.where(norm.output)),),
             fix=fix,
         )

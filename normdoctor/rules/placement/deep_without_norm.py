@@ -69,8 +69,8 @@ class DeepWithoutNorm(Rule):
     ## When to ignore
     For trained networks: the rule is silent where weights were loaded. It is silent too under weight
     normalization or another reparametrization, with SELU, and where the weights of the chain have a
-    geometric mean of fan_in * var(W) above `least_gain` (0.8, half way on a log scale between torch's default,
-    1/3, and what He asks for, 2).
+    geometric mean of fan_in * var(W) above `least_gain` (0.8, half way on a log scale between torch's
+    default, 1/3, and what He asks for, 2).
 
     ## References
     - He, Zhang, Ren and Sun, 2015, "Delving Deep into Rectifiers", section 2.2: 22 layers converge with

@@ -8,8 +8,8 @@ from normdoctor.facts import Node
 from normdoctor.findings import Applicability, Finding, Fix, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule
-from normdoctor.rules.chains import walk_back
-from normdoctor.rules.layers import frozen, in_training, number, owner, tracks_statistics
+from normdoctor.rules.chains import walk_back_from
+from normdoctor.rules.layers import in_training, number, owner, running
 
 #: Dropouts that scale the variance. Alpha dropout keeps mean and variance by construction.
 DROPOUTS = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d"})
@@ -95,16 +95,16 @@ class DropoutBeforeBatchnorm(Rule):
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Walk back from each BatchNorm to a dropout."""
         done: set[tuple[str, str]] = set()
-        for norm in graph.by_role("norm"):
-            if norm.kind != "batch_norm" or frozen(graph, norm) or not tracks_statistics(graph, norm):
+        for norm in graph.norms:
+            if norm.kind != "batch_norm" or not running(graph, norm):
                 continue
-            found, passed = walk_back(graph, norm, lambda node: self._elementwise(graph, node))
+            found, passed = walk_back_from(graph, norm, lambda node: self._elementwise(graph, node))
             if found is None or not self._active(graph, found):
                 continue
-            key = (graph.label(found), graph.label(norm))
+            key = (graph.label(found), graph.label(norm.output))
             if key not in done:
                 done.add(key)
-                yield self._report(graph, found, norm, passed)
+                yield self._report(graph, found, norm.output, passed)
 
     @classmethod
     def _elementwise(cls, graph: Graph, node: Node) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from normdoctor.facts import Node
+from normdoctor.facts import HandwrittenNorm, Node
 from normdoctor.findings import Confidence, Finding, Severity
-from normdoctor.graph import Graph
+from normdoctor.graph import Graph, Norm
 from normdoctor.rules.base import Rule
 from normdoctor.rules.layers import frozen, owner, uses_batch_statistics
 
@@ -92,18 +92,22 @@ class NormOverTooFew(Rule):
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Count the reduced elements of each call; the smallest count of a module is reported."""
         inferred = any(one.source == "inferred" for one in graph.facts.inputs)
-        worst: dict[str, tuple[int, Confidence, Node]] = {}
-        for node in graph.by_role("norm"):
-            if frozen(graph, node):
+        worst: dict[str, tuple[int, Confidence, Norm]] = {}
+        for norm in graph.norms:
+            node = norm.output
+            if frozen(graph, node) or norm.kind == "normalize":
                 continue
-            size, sure = self._reduced(graph, node, inferred)
-            if size is None or size > (1 if node.kind == "rms_norm" else 2):
+            if norm.handwritten is not None:
+                size, sure = self._by_hand(graph, norm, norm.handwritten, inferred)
+            else:
+                size, sure = self._reduced(graph, node, inferred)
+            if size is None or size > (1 if norm.kind == "rms_norm" else 2):
                 continue
             label = graph.label(node)
             if label not in worst or size < worst[label][0]:
-                worst[label] = (size, sure, node)
-        for size, sure, node in worst.values():
-            yield self._report(graph, node, size, sure)
+                worst[label] = (size, sure, norm)
+        for size, sure, norm in worst.values():
+            yield self._report(graph, norm, size, sure)
 
     @classmethod
     def _reduced(cls, graph: Graph, node: Node, inferred: bool) -> tuple[int | None, Confidence]:
@@ -119,7 +123,7 @@ class NormOverTooFew(Rule):
             return math.prod(shape[len(shape) - axes :]), Confidence.HIGH
         space = math.prod(shape[2:])
         sure = Confidence.HIGH
-        if inferred and len(shape) > 2 and not cls._pooled(graph, node):
+        if inferred and len(shape) > 2 and not cls._pooled(graph, graph.nodes[node.inputs[0]]):
             sure = Confidence.LOW
         groups = node.config.get("num_groups")
         if node.kind == "group_norm" and isinstance(groups, int) and len(shape) > 1 and groups > 0:
@@ -131,26 +135,37 @@ class NormOverTooFew(Rule):
             return (shape[0] * space, Confidence.LOW) if uses_batch_statistics(graph, node) else unknown
         return unknown
 
+    @classmethod
+    def _by_hand(
+        cls, graph: Graph, norm: Norm, found: HandwrittenNorm, inferred: bool
+    ) -> tuple[int | None, Confidence]:
+        shape = norm.input.shape if norm.input is not None else ()
+        if not found.reduced or 0 in found.reduced or max(found.reduced) >= len(shape):
+            return None, Confidence.LOW  # the batch of an example may be smaller than that of training
+        features = found.reduced == (len(shape) - 1,)
+        guessed = inferred and not features and norm.input is not None and not cls._pooled(graph, norm.input)
+        return math.prod(shape[axis] for axis in found.reduced), (
+            Confidence.LOW if guessed else Confidence.HIGH
+        )
+
     @staticmethod
     def _pooled(graph: Graph, node: Node) -> bool:
-        """Was the map that the norm sees pooled to a fixed size, whatever the input's?"""
-        current = node
-        while current.inputs:
-            current = graph.nodes[current.inputs[0]]
-            if current.kind.startswith("adaptive_") or current.role == "reduce":
+        """Was this map pooled to a fixed size, whatever the input's?"""
+        while True:
+            if node.kind.startswith("adaptive_") or node.role == "reduce":
                 return True
-            if current.role not in ("linear", "activation", "dropout", "reshape"):
+            if node.role not in ("linear", "activation", "dropout", "reshape") or not node.inputs:
                 return False
-        return False
+            node = graph.nodes[node.inputs[0]]
 
-    def _report(self, graph: Graph, node: Node, size: int, sure: Confidence) -> Finding:
+    def _report(self, graph: Graph, norm: Norm, size: int, sure: Confidence) -> Finding:
+        node = norm.output
         module = owner(graph, node)
-        what = module.type if module is not None else node.kind
-        shape = graph.input_tensor(node)
-        figures = tuple(shape.shape) if shape is not None else ()
+        what = module.type if module is not None else norm.kind
+        figures = norm.input.shape if norm.input is not None else ()
         result = (
             "its output is only the sign of its input"
-            if node.kind == "rms_norm"
+            if norm.kind == "rms_norm"
             else "its output is its bias, whatever the input"
             if size == 1
             else "its output only tells which of the two is larger"

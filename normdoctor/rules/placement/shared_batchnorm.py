@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from normdoctor.facts import Location, Node
 from normdoctor.findings import Finding, Severity
-from normdoctor.graph import Graph
+from normdoctor.graph import Graph, Norm
 from normdoctor.rules.base import Rule
 from normdoctor.rules.chains import walk_back
-from normdoctor.rules.layers import WEIGHTED, frozen, owner, parents, tracks_statistics
+from normdoctor.rules.layers import WEIGHTED, owner, parents, running
 
 
 class SharedBatchnorm(Rule):
@@ -91,19 +91,28 @@ class SharedBatchnorm(Rule):
 
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Compare the tensors and the layers in front of all calls of one BatchNorm."""
-        calls: dict[str, list[Node]] = {}
-        for node in graph.by_role("norm"):
-            module = owner(graph, node)
-            if node.kind != "batch_norm" or module is None or not node.inputs:
+        calls: dict[str, list[Norm]] = {}
+        for norm in graph.norms:
+            path = self._path(graph, norm)
+            if norm.kind != "batch_norm" or path is None or norm.input is None:
                 continue
-            if tracks_statistics(graph, node) and not frozen(graph, node):
-                calls.setdefault(module.path, []).append(node)
-        for path, nodes in calls.items():
-            if len({node.inputs[0] for node in nodes}) > 1:
-                yield self._report(graph, path, nodes)
+            if running(graph, norm):
+                calls.setdefault(path, []).append(norm)
+        for path, norms in calls.items():
+            if len({norm.input.index for norm in norms if norm.input is not None}) > 1:
+                yield self._report(graph, path, norms)
 
-    def _report(self, graph: Graph, path: str, nodes: list[Node]) -> Finding:
-        makers = [self._maker(graph, node) for node in nodes]
+    @staticmethod
+    def _path(graph: Graph, norm: Norm) -> str | None:
+        """The path of the layer that holds the statistics."""
+        if norm.handwritten is not None:
+            return norm.handwritten.module
+        module = owner(graph, norm.output)
+        return module.path if module is not None else None
+
+    def _report(self, graph: Graph, path: str, norms: list[Norm]) -> Finding:
+        nodes = [norm.output for norm in norms]
+        makers = [self._maker(graph, norm) for norm in norms]
         names = list(dict.fromkeys(graph.label(maker) for maker in makers if maker is not None))
         again = len(names) < 2 or self._branch_again(graph, path, len(nodes))
         after = " and ".join(f"`{name}`" for name in names[:3]) + (" ..." if len(names) > 3 else "")
@@ -126,9 +135,12 @@ class SharedBatchnorm(Rule):
         )
 
     @staticmethod
-    def _maker(graph: Graph, node: Node) -> Node | None:
+    def _maker(graph: Graph, norm: Norm) -> Node | None:
         """The layer with weights whose output, by first inputs, reaches the norm."""
-        return walk_back(graph, node, lambda one: one.kind not in WEIGHTED, alone=False).source
+        start = norm.input
+        if start is None or start.kind in WEIGHTED:
+            return start
+        return walk_back(graph, start, lambda one: one.kind not in WEIGHTED, alone=False).source
 
     @staticmethod
     def _branch_again(graph: Graph, path: str, times: int) -> bool:

@@ -130,10 +130,10 @@ class SkipFromNormed(Rule):
                 continue
             before = sums.get(strip(graph, norm.input).index)
             given = before is None and self._given(graph, norm, residual, found)
-            after = before is not None and before.scope == residual.scope and (
+            after = before is not None and inside(residual.scope, before.scope) and (
                 bool(before.prenorm) or before.add.index in wrong
             )  # fmt: skip
-            if (given or after) and self._counts(graph, residual):
+            if (given or after) and not self._postnorm(residual, found) and self._counts(graph, residual):
                 wrong.add(residual.add.index)
                 yield self._report(graph, norm, residual)
 
@@ -160,10 +160,14 @@ class SkipFromNormed(Rule):
         return made.role == "input" and len(flat) <= 2 and norm.kind in ("layer_norm", "rms_norm")
 
     @staticmethod
+    def _postnorm(residual: Residual, found: tuple[Residual, ...]) -> bool:
+        """Does the block end in a norm? Then its first norm is one more in front of post-norm halves."""
+        last = [one for one in found if one.scope == residual.scope and one.add.call == residual.add.call][-1]
+        return last.postnorm is not None and inside(last.postnorm.output.scope, residual.scope)
+
+    @staticmethod
     def _counts(graph: Graph, residual: Residual) -> bool:
         """Is this a sublayer of a pre-norm block?"""
-        if residual.postnorm is not None and inside(residual.postnorm.output.scope, residual.scope):
-            return False
         if any(start.kind in _PARTS for branch in residual.branches for start in branch.starts):
             return False
         layers = weighted(graph, residual.nodes)
