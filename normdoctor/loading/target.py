@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,10 @@ from normdoctor.loading.sourceloss import SourceLoss, losses_in
 from normdoctor.loading.spec import Spec, parse_spec
 from normdoctor.loading.stand_ins import filled_memory
 from normdoctor.loading.watching import Watch
+
+#: Files of the target's folder that are searched for losses, and how long they may be.
+_MOST_SCRIPTS = 40
+_LONGEST_SCRIPT = 200_000
 
 _EXPECTED = "expected an nn.Module, a factory without arguments or a target string such as model.py:Net"
 
@@ -218,6 +223,7 @@ def _targets(loaded: Loaded, found: list[Candidate], spec: Spec, stopped: str | 
     files = _files(loaded)
     models = [name for name, value in loaded.namespace.items() if isinstance(value, nn.Module)]
     losses = [loss for file in files for loss in losses_of(file, models)]
+    beside = [loss for file in _scripts_beside(loaded.place, files) for loss in losses_of(file)]
     optimizers = loaded.optimizers()
     targets = []
     for item in found:
@@ -231,8 +237,10 @@ def _targets(loaded: Loaded, found: list[Candidate], spec: Spec, stopped: str | 
                 inputs=_inputs(loaded, item),
                 losses=tuple(
                     replace(loss, model=item.name.partition("(")[0])
-                    for loss in losses
-                    if _applies(loss, item, loaded, alone=len(found) == 1)
+                    for loss in (
+                        *(one for one in losses if _applies(one, item, loaded, alone=len(found) == 1)),
+                        *(one for one in beside if one.built in _names(item)),
+                    )
                 ),
                 optimizers=tuple(
                     each
@@ -253,11 +261,32 @@ def _targets(loaded: Loaded, found: list[Candidate], spec: Spec, stopped: str | 
 
 def _applies(loss: SourceLoss, item: Candidate, loaded: Loaded, *, alone: bool) -> bool:
     """Is the loss taken of this model's output (as far as the source says)?"""
-    names = {item.name, item.name.rpartition(".")[2], *(cls.__name__ for cls in type(item.model).__mro__)}
-    if loss.model is None or loss.model in names:
+    names = _names(item)
+    if loss.model is None or loss.model in names or loss.built in names:
         return True
+    if isinstance(loaded.namespace.get(loss.built or ""), type):
+        return False  # a model of another class
     # the only model of the file goes by another name in the function that trains it
     return alone and "." not in loss.model and not isinstance(loaded.namespace.get(loss.model), type)
+
+
+def _names(item: Candidate) -> set[str]:
+    """What a model goes by: its name in the file, and its classes (torch's say nothing)."""
+    classes = {cls.__name__ for cls in type(item.model).__mro__ if not cls.__module__.startswith("torch.")}
+    return {item.name, item.name.rpartition(".")[2], item.name.partition("(")[0], *classes - {"object"}}
+
+
+def _scripts_beside(place: Place, known: tuple[str, ...]) -> list[str]:
+    """Files of the same folder that import this one: the script that trains the model is among them."""
+    imports = re.compile(rf"^\s*(from|import)\s.*\b{re.escape(place.file.stem)}\b", re.MULTILINE)
+    found = []
+    for file in sorted(place.file.parent.glob("*.py"))[:_MOST_SCRIPTS]:
+        with contextlib.suppress(OSError, ValueError):
+            if str(file) not in known and file.stat().st_size < _LONGEST_SCRIPT:
+                text = file.read_text(encoding="utf-8")
+                if "oss" in text and "torch" in text and imports.search(text):
+                    found.append(str(file))
+    return found
 
 
 def _files(loaded: Loaded) -> tuple[str, ...]:
