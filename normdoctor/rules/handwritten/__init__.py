@@ -1,0 +1,1 @@
+"""Rules about norms that are written by hand."""
