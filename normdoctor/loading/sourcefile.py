@@ -74,8 +74,15 @@ class SourceFile:
             self.changes[name] = (
                 CHANGES[made] if self.changes.get(name, CHANGES[made]) == CHANGES[made] else None
             )
-        elif isinstance(call.func, ast.Name) and call.func.id in self.classes:
+        elif (isinstance(call.func, ast.Name) and call.func.id in self.classes) or self._imported_class(call):
             self.models.add(name)
+
+    def _imported_class(self, call: ast.Call) -> bool:
+        """Does it build an object of a class that another file of the user's defines?"""
+        text = dotted(call.func) or ""
+        origin = self.known.get(text.partition(".")[0], "torch")
+        last = text.rpartition(".")[2]
+        return not origin.startswith("torch") and last[:1].isupper() and not last.endswith("Loss")
 
     def _set_criterion(self, name: str, criterion: Criterion) -> None:
         same = self.criteria.get(name, criterion) == criterion
