@@ -33,7 +33,10 @@ class Settings:
         fail_on: The severity from which on a finding fails the run.
         min_confidence: Findings below are counted, not shown.
         inputs: Input specs for every target; `target_inputs` are for one target each.
-        loss: The name of a loss of torch's, or a callable.
+        loss: The name of a loss of torch's, a target string of one (`train.py:loss_fn`), or a callable.
+        optimizer: A target string of a function that makes an optimizer of the model or its parameters.
+        reference: A target string of the model that the targets are copies of.
+        weights: A checkpoint whose weights stand in for the targets' own.
         roles: Name of a function or class to the role that it has.
         import_timeout: Seconds after which an import is stopped; None for the loader's own limit.
         exitfirst: Stop at the first rule that fails.
@@ -61,6 +64,9 @@ class Settings:
     target_inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
     roles: dict[str, str] = field(default_factory=dict)
     loss: object | None = None
+    optimizer: object | None = None
+    reference: str | None = None
+    weights: Path | None = None
     device: str | None = None
     import_timeout: float | None = None
     exitfirst: bool = False

@@ -82,7 +82,7 @@ def check(
     )
     request = Request(
         inputs=inputs,
-        loss=loss,
+        loss=_loss(loss),
         labels=labels,
         optimizer=optimizer,
         reference=reference,
@@ -99,6 +99,7 @@ def check_targets(specs: Sequence[str], settings: Settings, on_result: OnResult 
     """Check targets by their strings, as the command line does; one that fails does not stop the rest."""
     if settings.from_facts is not None:
         return check_facts(load_facts(settings.from_facts), settings, on_result)
+    settings = _with_named(settings)
     session = Session(settings, on_result)
     for spec in specs:
         if session.stopped:
@@ -149,8 +150,47 @@ def _request(spec: str, settings: Settings) -> Request:
     from normdoctor.tracing.examine import Request
 
     return Request(
-        specs=settings.inputs_for(spec), loss=settings.loss, device=settings.device, roles=settings.roles
+        specs=settings.inputs_for(spec),
+        loss=settings.loss,
+        optimizer=settings.optimizer,
+        reference=_reference(settings.reference),
+        weights=settings.weights,
+        device=settings.device,
+        roles=settings.roles,
     )
+
+
+def _with_named(settings: Settings) -> Settings:
+    """Load what the settings name: the loss and the factory of optimizers."""
+    from dataclasses import replace
+
+    optimizer = settings.optimizer
+    if isinstance(optimizer, str):
+        from normdoctor.loading.objects import load_object
+
+        optimizer = load_object(optimizer, "the optimizer")
+    return replace(settings, loss=_loss(settings.loss), optimizer=optimizer)
+
+
+def _loss(loss: object | None) -> object | None:
+    """The loss that a target string names; names of torch's are left to the recording."""
+    if not isinstance(loss, str):
+        return loss
+    from normdoctor.tracing.losses import is_torch_name
+
+    if is_torch_name(loss):
+        return loss
+    from normdoctor.loading.objects import load_object
+
+    return load_object(loss, "the loss")
+
+
+def _reference(reference: str | None) -> torch.nn.Module | None:
+    if reference is None:
+        return None
+    from normdoctor.loading.objects import load_reference
+
+    return load_reference(reference)
 
 
 def _check(

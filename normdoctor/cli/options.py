@@ -66,6 +66,20 @@ def input_options(function: Decorated) -> Decorated:
     )(function)
 
 
+def training_options(function: Decorated) -> Decorated:
+    """`--loss`, `--optimizer`, `--reference`, `--weights`."""
+    return combined(
+        click.option(
+            "--loss", metavar="LOSS", help="The loss that the output goes to: cross_entropy, train.py:loss_fn."
+        ),
+        click.option(
+            "--optimizer", metavar="FACTORY", help="What makes the optimizer, of the model or its parameters."
+        ),
+        click.option("--reference", metavar="TARGET", help="The model that TARGET is a copy or average of."),
+        click.option("--weights", type=FILE, help="Check with the weights of this checkpoint (never unpickled)."),
+    )(function)
+
+
 def look_options(function: Decorated) -> Decorated:
     """`--color`, `-q`, `-v`."""
     return combined(

@@ -17,6 +17,7 @@ from normdoctor.cli.options import (
     make_settings,
     make_style,
     selection_options,
+    training_options,
 )
 from normdoctor.cli.reporting import Reporter
 from normdoctor.errors import UsageError
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Examine models and report what is wrong with them.")
 @click.argument("targets", nargs=-1, metavar="[TARGET]...")
 @input_options
-@click.option("--loss", metavar="LOSS", help="The loss that the output goes to, e.g. cross_entropy.")
+@training_options
 @selection_options
 @click.option(
     "--fail-on",
