@@ -182,7 +182,8 @@ def _loss(loss: object | None) -> object | None:
         return loss
     from normdoctor.loading.objects import load_object
 
-    return load_object(loss, "the loss")
+    found: object = load_object(loss, "the loss")
+    return found
 
 
 def _reference(reference: str | None) -> torch.nn.Module | None:
