@@ -70,13 +70,17 @@ def training_options(function: Decorated) -> Decorated:
     """`--loss`, `--optimizer`, `--reference`, `--weights`."""
     return combined(
         click.option(
-            "--loss", metavar="LOSS", help="The loss that the output goes to: cross_entropy, train.py:loss_fn."
+            "--loss",
+            metavar="LOSS",
+            help="The loss that the output goes to: cross_entropy, train.py:loss_fn.",
         ),
         click.option(
             "--optimizer", metavar="FACTORY", help="What makes the optimizer, of the model or its parameters."
         ),
         click.option("--reference", metavar="TARGET", help="The model that TARGET is a copy or average of."),
-        click.option("--weights", type=FILE, help="Check with the weights of this checkpoint (never unpickled)."),
+        click.option(
+            "--weights", type=FILE, help="Check with the weights of this checkpoint (never unpickled)."
+        ),
     )(function)
 
 

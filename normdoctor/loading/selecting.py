@@ -19,12 +19,12 @@ from normdoctor.loading.spec import Spec
 from normdoctor.loading.timelimit import time_limit
 from normdoctor.loading.watching import Stopped
 
-_MISSING: Any = object()
+MISSING: Any = object()
 
 
 def named(spec: Spec) -> Callable[[Loaded], bool]:
     """A test for "the import went far enough": does what `spec` names exist?"""
-    return lambda loaded: _lookup(loaded, spec.parts) is not _MISSING
+    return lambda loaded: lookup(loaded, spec.parts) is not MISSING
 
 
 def choose(
@@ -50,7 +50,7 @@ def choose(
     return survey.candidates
 
 
-def _lookup(loaded: Loaded, parts: tuple[str, ...]) -> Any:
+def lookup(loaded: Loaded, parts: tuple[str, ...]) -> Any:
     """The value that a dotted name means, in globals or in the frames where the import stopped."""
     for scope in loaded.scopes():
         if parts[0] not in scope:
@@ -58,31 +58,31 @@ def _lookup(loaded: Loaded, parts: tuple[str, ...]) -> Any:
         value = scope[parts[0]]
         for part in parts[1:]:
             value = _member(value, part)
-            if value is _MISSING:
+            if value is MISSING:
                 break
         else:
             return value
-    return _MISSING
+    return MISSING
 
 
 def _member(value: Any, name: str) -> Any:
     if isinstance(value, dict):
-        return value.get(name, value.get(int(name), _MISSING) if name.isdecimal() else _MISSING)
+        return value.get(name, value.get(int(name), MISSING) if name.isdecimal() else MISSING)
     if isinstance(value, list | tuple) and name.isdecimal():
-        return value[int(name)] if int(name) < len(value) else _MISSING
+        return value[int(name)] if int(name) < len(value) else MISSING
     try:
-        return getattr(value, name, _MISSING)
+        return getattr(value, name, MISSING)
     except Exception:  # a property of the user's
-        return _MISSING
+        return MISSING
 
 
 def _named_candidates(
     loaded: Loaded, spec: Spec, seconds: float, shown: str, stopped: str | None
 ) -> list[Candidate]:
-    value = _lookup(loaded, spec.parts)
+    value = lookup(loaded, spec.parts)
     label = spec.name + spec.call
     full = f"{spec.module or shown}:{label}"
-    if value is _MISSING:
+    if value is MISSING:
         known = [item for item in instances(loaded) if item.name == spec.name]
         if known:
             return known

@@ -84,7 +84,7 @@ def load(spec: str | Spec, *, import_timeout: float = IMPORT_TIMEOUT) -> list[Ta
         return _load_directory(parsed.directory, import_timeout)
     if parsed.file is not None:
         return _load_file(parsed.file, parsed, import_timeout)
-    return _load_file(_module_file(parsed), parsed, import_timeout)
+    return _load_file(module_file(parsed), parsed, import_timeout)
 
 
 def from_object(obj: Any, name: str | None = None) -> Target:
@@ -316,7 +316,7 @@ def _inputs(loaded: Loaded, item: Candidate) -> ExampleInputs | None:
     return declared_in_file(loaded.namespace, ("inputs",)) or declared_by_model(item.model)
 
 
-def _module_file(spec: Spec) -> Path:
+def module_file(spec: Spec) -> Path:
     """The file of a dotted module name, found on the search path without importing it."""
     assert spec.module is not None
     parts = spec.module.split(".")

@@ -36,7 +36,7 @@ def find_loss(loss: object) -> Callable[..., Any]:
     """A loss from what the user gave: a module, a class of losses, a callable, or a name of torch's."""
     if isinstance(loss, str):
         return _by_name(loss)
-    if isinstance(loss, type) and issubclass(loss, nn.Module):
+    if isinstance(loss, type):
         return _made(loss)
     if callable(loss):
         return loss
@@ -59,14 +59,17 @@ def _by_name(text: str) -> Callable[..., Any]:
     )
 
 
-def _made(loss: type[nn.Module]) -> nn.Module:
+def _made(loss: type) -> Callable[..., Any]:
     try:
-        return loss()
-    except TypeError as error:
+        made: Any = loss()
+    except Exception as error:
         raise UsageError(
             f"the loss {loss.__name__} cannot be made without arguments: {brief(error)}",
             hint="Pass the loss itself, with its arguments.",
         ) from error
+    if not callable(made):
+        raise UsageError(f"`loss` is the class {loss.__name__}, whose objects cannot be called")
+    return made  # type: ignore[no-any-return]
 
 
 def loss_call(loss: object, labels: Any = None) -> LossCall:
