@@ -28,37 +28,56 @@ def norm_modules(facts: Facts) -> list[ModuleFact]:
 def functional_norms(facts: Facts) -> list[Node]:
     """One node for each functional norm outside the modules that are norms themselves."""
     inside = [module.path for module in facts.modules if module.role == "norm"]
+    by_hand = {index for norm in facts.handwritten if norm.confirmed for index in norm.nodes}
     found: dict[tuple[object, ...], Node] = {}
     for node in facts.nodes:
         covered = any(within(node.scope, path) or node.scope == path for path in inside)
+        covered = covered or node.index in by_hand
         if node.role == "norm" and node.module is None and not covered:
             found.setdefault((node.scope, node.kind, node.location), node)
     return list(found.values())
 
 
-#: A hand-written norm reduces its input, takes a root or divides by it, and is not longer than this.
-_REDUCES = frozenset(("mean", "var", "std", "var_mean", "std_mean", "norm", "sum"))
-_DIVIDES = frozenset(("rsqrt", "sqrt", "div", "reciprocal"))
-_MOST_CALLS = 30
+#: What a module that is nothing but a norm does not call.
+_LAYERS = frozenset("linear activation softmax attention dropout concat pool loss".split())
 
 
-def handwritten_norms(facts: Facts) -> dict[str, int]:
-    """Type to the number of modules whose own calls look like those of a norm: a guess, no more.
+def norm_owners(facts: Facts) -> dict[int, ModuleFact]:
+    """Place in `facts.handwritten` to the module that is nothing but this norm, where there is one."""
+    busy: set[str] = set()
+    for node in facts.nodes:
+        if node.role in _LAYERS or node.module is not None:
+            path = node.scope
+            while path and path not in busy:
+                busy.add(path)
+                path = path.rpartition(".")[0]
+    modules = {module.path: module for module in facts.modules if not module.leaf}
+    return {
+        place: modules[norm.module]
+        for place, norm in enumerate(facts.handwritten)
+        if norm.module and norm.module in modules and norm.module not in busy
+    }
 
-    Only such a guess, since the same calls also make other things; rules do not rely on it.
+
+def handwritten_norms(facts: Facts, *, confirmed: bool) -> dict[str, int]:
+    """Name to the number of hand-written norms, of those that numbers confirmed or of the others.
+
+    The name is the class of the module that is nothing but the norm, otherwise the norm's.
     """
     norms = {module.path for module in facts.modules if module.role == "norm"}
-    calls: dict[str, list[str]] = {}
-    for node in facts.nodes:
-        if node.call == 0 and node.scope not in norms:
-            calls.setdefault(node.scope, []).append("leaf" if node.module is not None else node.kind)
-    types = {module.path: module.type for module in facts.modules if not module.leaf}
-    counted = Counter(
-        types[path]
-        for path, kinds in calls.items()
-        if path and path in types and len(kinds) <= _MOST_CALLS and "leaf" not in kinds
-        if _REDUCES & set(kinds) and _DIVIDES & set(kinds)
-    )
+    owners = norm_owners(facts)
+    found: dict[tuple[object, ...], str] = {}
+    for place, norm in enumerate(facts.handwritten):
+        if norm.confirmed == confirmed and norm.module not in norms:
+            owner = owners.get(place)
+            of = facts.nodes[norm.output].scope
+            holder = next((module.type for module in facts.modules if module.path == of), "")
+            by_hand = (
+                f"hand-written {norm.kind or 'norm'}" if confirmed else f"a part of {holder or 'the model'}"
+            )
+            key = (norm.module,) if owner else (norm.module, norm.location)
+            found.setdefault(key, owner.type if owner else by_hand)
+    counted = Counter(found.values())
     return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
 
 
@@ -66,6 +85,7 @@ def count_norms(facts: Facts) -> dict[str, int]:
     """Type of norm to how many there are, the most frequent first."""
     counted = Counter(module.type for module in norm_modules(facts))
     counted.update(FUNCTIONAL.get(node.kind, node.kind) for node in functional_norms(facts))
+    counted.update(handwritten_norms(facts, confirmed=True))
     return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
 
 

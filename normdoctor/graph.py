@@ -110,7 +110,7 @@ class Graph:
         `F.normalize` and local response norm are among them; a norm of a weight (weight
         standardization) is not, since it reads no activation.
         """
-        by_hand = {index for norm in self.facts.handwritten for index in norm.nodes}
+        by_hand = {index for norm in self.facts.handwritten if norm.confirmed for index in norm.nodes}
         found = [
             Norm(node.kind, self.nodes[node.inputs[0]], node)
             for node in self.by_role("norm")
@@ -119,7 +119,7 @@ class Graph:
         found += [
             Norm(norm.kind, self.nodes[norm.input], self.nodes[norm.output], norm)
             for norm in self.facts.handwritten
-            if norm.confirmed and norm.kind
+            if norm.confirmed and norm.kind and not norm.inverted
         ]
         return sorted(found, key=lambda norm: norm.output.index)
 

@@ -265,6 +265,9 @@ def _loose_end(facts: Facts) -> str:
         others = (*node.inputs, *(one for one in (node.mutates, node.view_of) if one is not None))
         if missing := [one for one in others if not 0 <= one < count]:
             return f"node {place} refers to node {missing[0]} of {count}"
+    for norm in facts.handwritten:
+        if missing := [one for one in (norm.input, norm.output, *norm.nodes) if not 0 <= one < count]:
+            return f"a hand-written norm refers to node {missing[0]} of {count}"
     if missing := [loss.node for loss in facts.losses if not 0 <= loss.node < count]:
         return f"a loss refers to node {missing[0]} of {count}"
     return ""
@@ -283,8 +286,8 @@ def _summary(facts: Facts) -> TargetSummary:
 
 
 def _unjudged(facts: Facts) -> list[str]:
-    """Say which modules look like norms that no rule judges."""
-    found = handwritten_norms(facts)
+    """Say what looks like a hand-written norm and fits none that is known, so that no rule judges it."""
+    found = handwritten_norms(facts, confirmed=False)
     if not found:
         return []
     types = ", ".join(f"{count} {kind}" for kind, count in found.items())

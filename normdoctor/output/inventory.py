@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from normdoctor.census import count_parameters, within
+from normdoctor.census import count_parameters, norm_owners, within
 from normdoctor.facts import Facts, InputFact, Location, ModuleFact, Node
 from normdoctor.graph import Graph
 from normdoctor.output.paths import shown_path
@@ -96,6 +96,12 @@ class _Rows:
         self.graph = Graph(facts)
         #: Norms whose forward is the user's own: their inner steps are one row.
         self.composite = [m.path for m in facts.modules if m.role in ("norm", "activation") and not m.leaf]
+        owners = norm_owners(facts)
+        confirmed = [norm for norm in enumerate(facts.handwritten) if norm[1].confirmed]
+        #: Modules that are norms by what they do, and the norms that stand within another forward.
+        self.by_hand = {owners[place].path: norm for place, norm in confirmed if place in owners}
+        self.inline = {i: norm for place, norm in confirmed if place not in owners for i in norm.nodes}
+        self.composite += [path for path in self.by_hand if path not in self.composite]
 
     def build(self) -> list[Row]:
         steps: dict[tuple[Any, ...], list[Node]] = {}
@@ -111,6 +117,8 @@ class _Rows:
         """The row that a node belongs to: a module, or for a function the place of its call."""
         if (outer := self.outer(node)) is not None:
             return (outer,)
+        if (norm := self.inline.get(node.index)) is not None:
+            return (node.scope, f"{norm.kind or 'norm'} by hand", norm.location)
         if node.module is not None:
             return (node.module,) if node.role in KINDS or node.parameters else None
         if node.parameters and node.op != "get_attr":
@@ -126,20 +134,24 @@ class _Rows:
     def row(self, key: tuple[Any, ...], nodes: list[Node]) -> Row:
         first, last = nodes[0], nodes[-1]
         module = self.graph.modules.get(key[0]) if len(key) == 1 else None
-        roles = [module.role] if module else []
+        norm = self.by_hand.get(key[0]) if module else self.inline.get(first.index)
+        by_hand = norm is not None and module is None
+        roles = ["norm"] if norm else [module.role] if module else []
         before = self.graph.source(first, alone=False)
+        if norm is not None:
+            before, last = self.graph.through(self.facts.nodes[norm.input]), self.facts.nodes[norm.output]
         readers = self.graph.readers(last)
         return Row(
             kind=next(
                 (KINDS[role] for role in (*roles, *(n.role for n in nodes)) if role in KINDS), "weight"
             ),
             layer=module.path if module else first.scope,
-            what=_what(module) if module else first.kind,
-            location=(module.origin if module else None) or first.location,
+            what=key[1] if by_hand else self.what(module) if module else first.kind,
+            location=(module.origin if module else None) or (key[2] if by_hand else first.location),
             output=last.shape,
             before=self.name(before) if before else "",
             after=", ".join(dict.fromkeys(self.name(node) for node in readers)),
-            calls=(module.calls or 1) if module else len(nodes),
+            calls=(module.calls or 1) if module else len({n.call for n in nodes}) if norm else len(nodes),
             **self.about(module, first),
         )
 
@@ -147,7 +159,7 @@ class _Rows:
         return Row(
             kind=KINDS.get(module.role, "weight"),
             layer=module.path,
-            what=_what(module),
+            what=self.what(module),
             location=module.origin,
             calls=module.calls,
             **self.about(module, None),
@@ -159,17 +171,27 @@ class _Rows:
             return False
         return module.role in KINDS or bool(self.weights(module))
 
+    def what(self, module: ModuleFact) -> str:
+        """The class of a layer, and which of torch's it is or computes."""
+        norm = self.by_hand.get(module.path)
+        meant = norm.kind if norm is not None else module.base
+        return module.type if meant in ("", module.type) else f"{module.type} ({meant})"
+
     def name(self, node: Node) -> str:
         outer = self.outer(node)
         module = self.graph.modules.get(outer) if outer is not None else self.graph.module_of(node)
-        return module.type if module else node.kind
+        norm = self.inline.get(node.index)
+        return module.type if module else (norm.kind or node.kind) if norm else node.kind
 
     def about(self, module: ModuleFact | None, node: Node | None) -> dict[str, Any]:
         """The settings, mode and parameters of a row."""
         config = {**(module.config if module else {}), **(node.config if node else {})}
         settings = {name: config[name] for name in SETTINGS if name in config}
+        norm = self.by_hand.get(module.path) if module else self.inline.get(node.index) if node else None
+        if norm is not None:
+            settings = {"eps": norm.eps} if norm.eps is not None else {}
         is_norm = (module.role if module else node.role if node else "") == "norm"
-        if is_norm:
+        if is_norm and norm is None:
             settings |= {"affine": config.get("affine", config.get("elementwise_affine", True))}
         return {
             "settings": {name: value for name, value in settings.items() if not _usual(name, value)},
@@ -192,10 +214,6 @@ class _Rows:
             for p in self.facts.parameters
             if p.kind == "parameter" and (p.module == path or (composite and within(p.module, path)))
         )
-
-
-def _what(module: ModuleFact) -> str:
-    return module.type if module.base in ("", module.type) else f"{module.type} ({module.base})"
 
 
 def to_text(found: Inventory, kinds: Collection[str], style: Style) -> str:

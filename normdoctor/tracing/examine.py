@@ -20,6 +20,7 @@ from normdoctor.loading.state import inventory
 from normdoctor.loading.target import Target
 from normdoctor.tracing.axes import with_axes
 from normdoctor.tracing.extract import extract, module_facts, nodes_of, parameter_facts
+from normdoctor.tracing.handwritten import with_handwritten
 from normdoctor.tracing.inference import infer
 from normdoctor.tracing.inputs import as_example, describe_inputs, parse_inputs, to_device
 from normdoctor.tracing.losses import loss_call
@@ -80,6 +81,7 @@ def examine(target: Target, request: Request) -> Examination:
         facts = _with_second_look(facts, recording, request)
         facts = with_axes(with_source_losses(facts, target.losses, target.name, recording.output_names))
         facts = msgspec.structs.replace(facts, losses=with_labels(facts.losses, request.labels))
+        facts = with_handwritten(facts, recording)
         parts = recording.parts
     else:
         parts = inventory(target.model)
