@@ -185,8 +185,8 @@ def _read(file: Path) -> dict[str, Entry]:
     for entry in found.findings:
         if entry.count < 1 or entry.fingerprint != fingerprint(entry.code, entry.modules, entry.target):
             raise ConfigError(
-                f"{file} is not a baseline: the entry of {entry.code} on {entry.target} does not agree with its "
-                f"fingerprint {entry.fingerprint}",
+                f"{file} is not a baseline: the entry of {entry.code} on {entry.target} does not agree with "
+                f"its fingerprint {entry.fingerprint}",
                 hint="Entries may be removed by hand, not edited; --write-baseline makes them.",
             )
         known = entries.get(entry.fingerprint)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -24,26 +25,33 @@ ROLES = (
 )
 
 
-class File(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
-    """The keys of a configuration file and their types."""
+def _about(text: str) -> msgspec.Meta:
+    return msgspec.Meta(description=text)
 
-    targets: list[str] | dict[str, str] = []
-    select: list[str] = []
-    ignore: list[str] = []
-    extend_select: list[str] = []
-    preview: bool = False
-    fail_on: str = "warning"
-    min_confidence: str = "medium"
-    output_format: str = "full"
-    rules: dict[str, str] = {}
-    options: dict[str, dict[str, Any]] = {}
-    per_file_ignores: dict[str, list[str]] = {}
-    per_module_ignores: dict[str, list[str]] = {}
-    inputs: list[str] | dict[str, str | list[str]] = []
-    roles: dict[str, str] = {}
-    loss: str | None = None
-    device: str | None = None
-    import_timeout: float | None = None
+
+class File(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
+    """The keys of a configuration file, their types, and what they mean."""
+
+    targets: Annotated[list[str] | dict[str, str], _about("What is checked when no target is given.")] = []
+    select: Annotated[list[str], _about("The rules that run: codes, prefixes, names or ALL.")] = []
+    ignore: Annotated[list[str], _about("Rules that do not run.")] = []
+    extend_select: Annotated[list[str], _about("Rules that run besides `select`.")] = []
+    preview: Annotated[bool, _about("Run rules in preview too.")] = False
+    fail_on: Annotated[str, _about("The severity from which on a finding fails the run.")] = "warning"
+    min_confidence: Annotated[str, _about("Findings below are counted, not shown.")] = "medium"
+    output_format: Annotated[str, _about("How `check` writes its report.")] = "full"
+    rules: Annotated[dict[str, str], _about("Rule to error, warning, info or ignore.")] = {}
+    options: Annotated[dict[str, dict[str, Any]], _about("Rule to its options.")] = {}
+    per_file_ignores: Annotated[dict[str, list[str]], _about("Glob of files to rules.")] = {}
+    per_module_ignores: Annotated[dict[str, list[str]], _about("Glob of module paths to rules.")] = {}
+    baseline: Annotated[str | None, _about("The file of findings that are known.")] = None
+    inputs: Annotated[
+        list[str] | dict[str, str | list[str]], _about("Inputs of every target, or target to its inputs.")
+    ] = []
+    roles: Annotated[dict[str, str], _about("Function or module class to its role.")] = {}
+    loss: Annotated[str | None, _about("The loss that the output goes to, by its name.")] = None
+    device: Annotated[str | None, _about("Where given inputs are put.")] = None
+    import_timeout: Annotated[float | None, _about("Seconds after which an import is stopped.")] = None
 
 
 def load_settings(
@@ -54,6 +62,12 @@ def load_settings(
         return Settings()
     path = config or find(start or Path.cwd())
     return read(path) if path else Settings()
+
+
+def given_keys(config: Path | None = None, *, isolated: bool = False) -> tuple[Path | None, frozenset[str]]:
+    """The configuration file that `load_settings` reads, and the keys that stand in it."""
+    path = None if isolated else config or find(Path.cwd())
+    return (path, frozenset(_Reader(path).table)) if path else (None, frozenset())
 
 
 def find(start: Path) -> Path | None:
@@ -99,6 +113,7 @@ class _Reader:
         if path.name == "pyproject.toml" or own is not None:
             self.prefix = "tool.normdoctor."
             table = {} if own is None else own
+        self.table = table
         self.file = self._convert(table)
 
     def fail(self, key: str, message: str, hint: str | None = None) -> ConfigError:
@@ -153,6 +168,7 @@ class _Reader:
             per_module_ignores=self.ignores("per-module-ignores", file.per_module_ignores),
             inputs=shared,
             target_inputs=self.target_inputs(aliases),
+            baseline=None if file.baseline is None else Path(os.path.relpath(root / file.baseline)),
             roles=file.roles,
             loss=file.loss,
             device=file.device,

@@ -25,6 +25,11 @@ def order(finding: Finding) -> tuple[object, ...]:
     return (*where, finding.code, finding.severity, modules, finding.target, finding.message)
 
 
+def severest(findings: Iterable[Finding]) -> list[Finding]:
+    """Errors before warnings before notes, for readers who see the first few only."""
+    return sorted(findings, key=lambda finding: (-finding.severity.rank, order(finding)))
+
+
 def group(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Merge findings of one rule, target, severity and place, fill in `{modules}`, and sort.
 

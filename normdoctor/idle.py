@@ -30,7 +30,7 @@ def idle_comments(
     for facts in all_facts:
         for place in set(locations(facts)):
             spans.setdefault(place.file, []).append((facts.target, place))
-    found = []
+    found: list[IdleComment] = []
     for file in sorted(spans):
         if installed(file):
             continue
@@ -44,7 +44,8 @@ def idle_comments(
 
 
 def _idle(comment: Comment, judged: set[str], silencer: Suppressions) -> Iterator[IdleComment]:
-    used, idle = [], []
+    used: list[str] = []
+    idle: list[str] = []
     for text, codes in comment.named.items():
         in_use = any((comment.place.file, comment.place.line, code) in silencer.used for code in codes)
         # What was not judged has to stay as well.

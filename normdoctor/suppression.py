@@ -142,8 +142,7 @@ def parse(text: str, file: str) -> Iterator[Comment]:
             continue
         (line, column), end = token.start, token.end[1]
         place = Location(file, line, column + 1, line, end + 1)
-        own = OWN.search(token.string)
-        if own:
+        for own in OWN.finditer(token.string):
             named = _named(own, file, line)
             reason = (own["reason"] or "").strip()
             if own["verb"] == "file-ignore":

@@ -10,22 +10,26 @@ import click
 
 from normdoctor.cli.group import fail
 from normdoctor.errors import UsageError
-from normdoctor.output import Format
+from normdoctor.output import Format, get_format
 from normdoctor.output.style import Style
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from normdoctor.cli.outputs import Output
     from normdoctor.report import Report, RuleResult
 
 
 @dataclass(frozen=True, slots=True)
 class Reporter:
-    """One destination and look. Machine formats have stdout for themselves."""
+    """The destinations and the look. Machine formats have stdout for themselves.
 
-    format: Format
+    `statistics` puts a table of the rules in the place of the findings, in formats for people.
+    """
+
+    outputs: tuple[Output, ...]
     style: Style
-    file: Path | None = None
+    statistics: bool = False
 
     @property
     def on_result(self) -> Callable[[RuleResult], None] | None:
@@ -38,24 +42,48 @@ class Reporter:
 
     @property
     def _live(self) -> bool:
-        return self.style.verbosity > 0 and not self.format.machine and self.file is None
+        return self.style.verbosity > 0 and any(
+            output.file is None and not get_format(output.format).machine for output in self.outputs
+        )
+
+    @property
+    def _spoken(self) -> bool:
+        """May anything besides a report stand on stdout?"""
+        on_stdout = [output for output in self.outputs if output.file is None] or self.outputs
+        return not any(get_format(output.format).machine for output in on_stdout)
 
     def write(self, report: Report, seconds: float) -> None:
-        """Write the report, the errors and the last line."""
+        """Write the reports, the errors and the last line."""
         from normdoctor.output.summary import last_line
 
-        examined = bool(report.results or report.targets)
-        if self.file is not None:
+        for output in self.outputs:
+            self._write_one(get_format(output.format), output.file, report)
+        self._write_errors(report)
+        if self.style.verbosity >= 0:
+            for remark in report.remarks:
+                click.echo(self.style.clean(remark), err=True)
+            examined = bool(report.results or report.targets)
+            if self._spoken and (examined or not report.problems):
+                self._print(last_line(report, seconds, self.style))
+
+    def _write_one(self, form: Format, file: Path | None, report: Report) -> None:
+        if file is not None:
             plain = Style(verbosity=self.style.verbosity, show_skipped=self.style.show_skipped)
-            _save(self.file, self.format.render(report, plain))
+            _save(file, self._render(form, report, plain))
         else:
-            text = self.format.render(report, replace(self.style, show_problems=False))
+            text = self._render(form, report, replace(self.style, show_problems=False))
             if text and self._live and report.results:
                 self._print("")
             self._print(text, end="")
-        self._write_errors(report)
-        if not self.format.machine and self.style.verbosity >= 0 and (examined or not report.problems):
-            self._print(last_line(report, seconds, self.style))
+        if form.aside is not None:
+            form.aside(report)
+
+    def _render(self, form: Format, report: Report, style: Style) -> str:
+        if self.statistics and not form.machine:
+            from normdoctor.output.statistics import render_statistics
+
+            return render_statistics(report, style)
+        return form.render(report, style)
 
     def _write_errors(self, report: Report) -> None:
         details = [(f"{result.node_id}\n", result.detail) for result in report.results]

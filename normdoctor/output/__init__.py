@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A way to write a report. Where `machine` is true, nothing else may stand beside it."""
+    """A way to write a report. Where `machine` is true, nothing else may stand beside it.
+
+    `aside` does what belongs to the format and is no text of it; the command line calls it once.
+    """
 
     name: str
     render: Callable[[Report, Style], str]
     machine: bool = False
+    aside: Callable[[Report], None] | None = None
 
 
 @cache

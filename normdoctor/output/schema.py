@@ -11,6 +11,7 @@ import normdoctor
 from normdoctor.facts import Location
 from normdoctor.findings import Finding, Severity
 from normdoctor.output.paths import shown_path
+from normdoctor.output.statistics import statistics
 from normdoctor.report import SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def to_dict(report: Report) -> dict[str, Any]:
         "targets": [_target(report, target) for target in report.targets],
         "findings": [
             *(finding_to_dict(finding) for finding in report.findings),
+            *(finding_to_dict(finding, known=True) for finding in report.known),
             *(finding_to_dict(item.finding, item) for item in report.suppressed),
         ],
         "skipped": [
@@ -42,15 +44,19 @@ def to_dict(report: Report) -> dict[str, Any]:
             "ok": report.ok,
             "fail_on": report.fail_on,
             "findings": {str(level): severities[level] for level in reversed(Severity)},
+            "known": len(report.known),
             "suppressed": len(report.suppressed),
             "hidden": report.hidden,
             "rules": report.counts(),
             "coverage": report.coverage,
+            "statistics": [msgspec.to_builtins(row) for row in statistics(report)],
         },
     }
 
 
-def finding_to_dict(finding: Finding, suppressed: Suppressed | None = None) -> dict[str, Any]:
+def finding_to_dict(
+    finding: Finding, suppressed: Suppressed | None = None, *, known: bool = False
+) -> dict[str, Any]:
     """One finding with its addresses, figures and fix."""
     return {
         "code": finding.code,
@@ -71,6 +77,7 @@ def finding_to_dict(finding: Finding, suppressed: Suppressed | None = None) -> d
         "fix": None if finding.fix is None else msgspec.to_builtins(finding.fix),
         "help": finding.help,
         "fingerprint": finding.fingerprint,
+        "baseline": known,
         "suppressed": suppressed is not None,
         "suppression": None if suppressed is None else {"by": suppressed.by, "reason": suppressed.reason},
     }

@@ -77,6 +77,8 @@ def coverage(report: Report, style: Style) -> list[str]:
         were = "was" if len(report.skipped) == 1 else "were"
         hint = "" if style.show_skipped or style.verbosity > 0 else " (see --show-skipped)"
         lines.append(f"{share} {what} ran; {len(report.skipped)} {were} skipped{hint}.")
+    if report.known:
+        lines.append(f"{plural(len(report.known), 'known finding')} in the baseline.")
     if report.suppressed:
         lines.append(f"{plural(len(report.suppressed), 'finding')} suppressed.")
     if report.hidden:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
+from normdoctor.cli.modes import baseline_mode, baseline_options, check_modes, suppression_options
 from normdoctor.cli.options import (
     FILE,
     config_options,
@@ -19,16 +21,17 @@ from normdoctor.cli.options import (
     selection_options,
     training_options,
 )
+from normdoctor.cli.outputs import PairingCommand, outputs, spare
 from normdoctor.cli.reporting import Reporter
 from normdoctor.errors import UsageError
-from normdoctor.output import format_names, get_format
+from normdoctor.output import format_names
 
 if TYPE_CHECKING:
     from normdoctor.config import Settings
     from normdoctor.report import Report
 
 
-@click.command(short_help="Examine models and report what is wrong with them.")
+@click.command(cls=PairingCommand, short_help="Examine models and report what is wrong with them.")
 @click.argument("targets", nargs=-1, metavar="[TARGET]...")
 @input_options
 @training_options
@@ -47,15 +50,20 @@ if TYPE_CHECKING:
 @click.option("-x", "--exitfirst", is_flag=True, help="Stop at the first rule that fails.")
 @click.option(
     "--output-format",
+    multiple=True,
     type=click.Choice(format_names()),
     envvar="NORMDOCTOR_OUTPUT_FORMAT",
-    help="How to write the report (default: full).",
+    help="How to write the report (default: full); repeatable, each with an --output-file.",
 )
-@click.option("--output-file", type=FILE, help="Write the report to this file.")
+@click.option("--output-file", multiple=True, type=FILE, help="Write the report to this file (repeatable).")
+@click.option("--statistics", is_flag=True, help="Show how often each rule found something, no findings.")
 @click.option("--show-skipped", is_flag=True, help="List the rules that could not run, with reasons.")
 @click.option("--save-facts", type=FILE, help="Write what was learnt of the models to this file.")
 @click.option("--from-facts", type=FILE, help="Check what --save-facts wrote, without the model.")
+@baseline_options
+@suppression_options
 @config_options
+@click.option("--show-settings", is_flag=True, help="Show every setting and where it comes from, then exit.")
 @look_options
 def command(
     targets: tuple[str, ...],
@@ -63,10 +71,14 @@ def command(
     quiet: bool,
     verbose: int,
     show_skipped: bool,
-    output_file: Path | None,
+    statistics: bool,
+    output_format: tuple[str, ...],
+    output_file: tuple[Path, ...],
     exit_zero: bool,
     config: Path | None,
     isolated: bool,
+    show_settings: bool,
+    add_ignore: str | None,
     **given: Any,
 ) -> None:
     """Check models: TARGET is model.py, model.py:Net, pkg.mod:factory(depth=18), a folder or a node id.
@@ -81,21 +93,41 @@ def command(
             raise UsageError(f"--exit-zero and --fail-on {given['fail_on']} contradict each other")
         given["fail_on"] = "never"
     style = replace(make_style(color, quiet, verbose), show_skipped=show_skipped)
+    given["baseline_mode"] = baseline_mode(given.pop("write_baseline"), given.pop("prune_baseline"))
     specs, settings = make_settings(targets, config, isolated, **given)
-    for file in (output_file, settings.save_facts):
-        _spare_source(file)
-    reporter = Reporter(get_format(settings.output_format), style, output_file)
+    if show_settings:
+        _show_settings(settings, config, isolated, output_format)
+        return
+    check_modes(settings, add_ignore is not None)
+    for file in (settings.save_facts, settings.baseline):
+        if file is not None and file.suffix in (".py", ".ipynb", ".toml"):
+            raise spare(file)
+    made = outputs(click.get_current_context(), settings.output_format, output_format)
+    reporter = Reporter(made, style, statistics)
     report = _check(specs, targets, settings, reporter)
+    if add_ignore is not None:
+        from normdoctor.annotating import add_ignores
+
+        report = add_ignores(report, settings.root, add_ignore)
     reporter.write(report, time.perf_counter() - started)
     click.get_current_context().exit(report.exit_code)
 
 
-def _spare_source(file: Path | None) -> None:
-    if file is not None and file.suffix in (".py", ".ipynb", ".toml"):
-        raise UsageError(
-            f"{file} would be overwritten: expected a file for a report, not for source",
-            hint="Name it report.txt or report.json.",
-        )
+def _show_settings(settings: Settings, config: Path | None, isolated: bool, formats: tuple[str, ...]) -> None:
+    from normdoctor.configfile import given_keys
+    from normdoctor.output.settings import settings_text
+
+    ctx = click.get_current_context()
+    file, listed = given_keys(config, isolated=isolated)
+    sources = dict.fromkeys(listed, file.name if file else "")
+    for parameter in ctx.command.params:
+        origin = ctx.get_parameter_source(parameter.name or "")
+        if origin is ParameterSource.COMMANDLINE:
+            sources[(parameter.name or "").replace("_", "-")] = parameter.opts[0]
+        elif origin is ParameterSource.ENVIRONMENT:
+            sources[(parameter.name or "").replace("_", "-")] = str(parameter.envvar)
+    shown = replace(settings, output_format=formats[0]) if formats else settings
+    click.echo(settings_text(shown, sources, file), nl=False)
 
 
 def _check(specs: tuple[str, ...], named: tuple[str, ...], settings: Settings, reporter: Reporter) -> Report:

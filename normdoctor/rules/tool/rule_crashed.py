@@ -43,5 +43,5 @@ class RuleCrashed(RunRule):
                 f"the rule {crash.code} {crash.name} raised {crash.summary}",
                 target=crash.target,
                 evidence={"rule": crash.code, "error": crash.summary},
-                help="This is a fault of the rule, not of the model; the other rules went on. Please report it.",
+                help="A fault of the rule, not of the model; the other rules went on. Please report it.",
             )

@@ -12,21 +12,21 @@ class StaleBaselineEntry(RunRule):
     """An entry of the baseline stands for a finding that is gone.
 
     ## What it does
-    Finds entries of the baseline file whose findings, all or some, are no longer there. An entry is judged only
-    if its target was examined in this run and its rule ran on it.
+    Finds entries of the baseline file whose findings, all or some, are no longer there. An entry is judged
+    only if its target was examined in this run and its rule ran on it.
 
     ## Why is this bad?
     The entry would hide the same fault when it comes back.
 
     ## Example
-    `normdoctor check model.py --baseline baseline.json`, after the bias of `stem.conv` was taken out:
+    With `--baseline baseline.json`, after the bias of `stem.conv` was taken out:
 
     ```text
-    info[ND003] stale-baseline-entry: ND101 bias-before-norm of `stem.conv` is in the baseline and no longer found
-      --> baseline.json:9:7
+    baseline.json:9:7: ND003 stale-baseline-entry: ND101 bias-before-norm of `stem.conv` is in the baseline
+    and no longer found
     ```
 
-    `normdoctor check model.py --baseline baseline.json --prune-baseline` removes it.
+    `--prune-baseline` removes it.
 
     ## When to ignore
     When a finding comes and goes with the inputs, the device or the version of a library.
