@@ -26,7 +26,7 @@ from normdoctor.tracing.inputs import as_example, describe_inputs, parse_inputs,
 from normdoctor.tracing.losses import loss_call
 from normdoctor.tracing.lossfacts import with_labels, with_source_losses
 from normdoctor.tracing.optimizers import made_optimizer, optimizer_facts
-from normdoctor.tracing.recording import LossCall, Recording, record
+from normdoctor.tracing.recording import ForwardError, LossCall, Recording, record
 from normdoctor.tracing.references import reference_fact
 from normdoctor.tracing.secondlook import looked_again
 from normdoctor.tracing.weights import weight_facts
@@ -76,6 +76,8 @@ def examine(target: Target, request: Request) -> Examination:
             recording = _recorded(target, request, device, notes)
         except TraceError as failed:
             error = failed
+            if isinstance(failed, ForwardError) and failed.what == "loss":  # the model itself runs
+                recording = _recorded(target, replace(request, loss=None), device, notes)
     if recording is not None:
         facts = extract(target.name, recording, origins, extra_roles=request.roles, notes=tuple(notes))
         facts = _with_second_look(facts, recording, request)

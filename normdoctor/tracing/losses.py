@@ -24,6 +24,9 @@ FUNCTIONAL = (
 #: What models call the output that a loss takes, where they return several by name.
 _MAIN = ("logits", "out", "output", "outputs", "prediction", "predictions", "pred", "preds")
 
+#: Outputs of which labels are made up, until one fits.
+_MOST_OUTPUTS = 4
+
 _SPACES = ("torch.", "nn.", "functional.", "F.")
 
 
@@ -104,7 +107,9 @@ def _arguments(
     if most < 2:
         return
     given = _carried(labels, stand)
-    options = [given] if labels is not None else list(_made_up(main, stand))
+    outputs = [main, *(tensor for _, tensor in output_tensors(result) if tensor is not main)]
+    made = (one for output in outputs[:_MOST_OUTPUTS] for one in _made_up(output, stand))
+    options = [given] if labels is not None else list(made)
     if labels is None and _from_torch(function) and not _takes_classes(function):
         options.sort(key=lambda one: one.shape != main.shape)
     for whole in wholes:
@@ -115,8 +120,8 @@ def _arguments(
             yield (whole,), dict(given)
     if labels is None and isinstance(result, Mapping):
         for pick in (0, -1):
-            made = {key: list(_made_up(item, stand)) for key, item in result.items()}
-            yield (result, {key: found[pick] for key, found in made.items() if found}), {}
+            named = {key: list(_made_up(item, stand)) for key, item in result.items()}
+            yield (result, {key: found[pick] for key, found in named.items() if found}), {}
     if isinstance(result, list | tuple) and len(result) > 1:
         yield from _spread(result, options, least)
 

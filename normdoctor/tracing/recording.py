@@ -123,15 +123,15 @@ def record(
         recording.notes += notes
         return recording
     assert failure is not None
-    raise ForwardError(describe(failure, notes, what), _hint(model, failure, what), wanted) from failure
+    raise ForwardError(describe(failure, notes, what), _hint(model, failure, what), wanted, what) from failure
 
 
 class ForwardError(TraceError):
-    """The forward raised; `wanted` names the call that asked for values when that was why."""
+    """The forward or (`what`) the loss raised; `wanted` names the call that asked for values, if one did."""
 
-    def __init__(self, message: str, hint: str, wanted: str | None = None) -> None:
+    def __init__(self, message: str, hint: str, wanted: str | None = None, what: str = "forward") -> None:
         super().__init__(message, hint=hint)
-        self.wanted = wanted
+        self.wanted, self.what = wanted, what
 
 
 def _hint(model: nn.Module, failure: BaseException, what: str) -> str:
