@@ -185,7 +185,8 @@ class LinearAfterLinear(Rule):
         reduces = inner < into and set(kernel_of(graph, first)) == {1} != set(kernel_of(graph, second))
         if first.kind in CONVS and second.kind in CONVS and bare and reduces:
             return True
-        return cls._beside_depthwise(graph, first, second)
+        # An expansion is no factorization, whatever stands beside it.
+        return inner < 2 * max(into, out) and cls._beside_depthwise(graph, first, second)
 
     @staticmethod
     def _beside_depthwise(graph: Graph, first: Node, second: Node) -> bool:
