@@ -14,7 +14,7 @@ CASES = [
 class TransformerLayer(nn.Module):
     def __init__(self, hidden=32, heads=4, pre_norm=True):
         super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
+        self.norm1, self.norm2 = nn.LayerNorm(hidden), nn.LayerNorm(hidden)  # fault
         self.attention = nn.MultiheadAttention(hidden, heads, batch_first=True)
         self.mlp = nn.Sequential(nn.Linear(hidden, 64), nn.GELU(), nn.Linear(64, hidden))
 
