@@ -1,0 +1,148 @@
+"""Faults of the values that parameters start with."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from .source import LAYER, MARK
+from .table import operator
+
+DRAWN = r"nn\.Parameter\(torch\.randn\(.*\).*\)"
+
+
+def marks_of(src, node):
+    """A finding about a parameter may stand where it is made, or at the module that holds it."""
+    return [src.mark(node)]
+
+
+def hidden_layers(src):
+    """Layers that are attributes of a class with a constructor, but for the last one of the net."""
+    calls = [one for one in src.built(LAYER) if src.attribute(one)]
+    yield from (one for one in calls if src.attribute(one) not in ("head", "fc", "fc3", "out", "score"))
+
+
+def after(src, call, text):
+    """A statement behind everything that __init__ does."""
+    init = src.method(call)
+    return src.add_statement(init.body[-1], text)
+
+
+@operator("ND401")
+def constant_weights(src):
+    for call in hidden_layers(src):
+        if init_is_last(src, call):
+            name = src.attribute(call)
+            yield (
+                [after(src, call, f"{MARK}nn.init.constant_(self.{name}.weight, 0.05)"), src.mark(call)],
+                call,
+            )
+
+
+@operator("ND401")
+def zero_weights(src):
+    for call in hidden_layers(src):
+        if init_is_last(src, call):
+            name = src.attribute(call)
+            void = zero_is_meant(src, name)
+            yield [after(src, call, f"{MARK}nn.init.zeros_(self.{name}.weight)"), src.mark(call)], call, void
+
+
+def zero_is_meant(src, name) -> str:
+    last = {
+        "encoder": ("out",),
+        "convnext": ("down",),
+        "preact": ("conv2",),
+        "gpt": ("proj", "down"),
+        "resnet": ("conv2",),
+    }
+    if name in last.get(src.net, ()):
+        return "the last layer of a residual branch may start at zero"
+    return "a gate may start at zero" if src.net == "mobilenet" else ""
+
+
+def init_is_last(src, call) -> bool:
+    """Does nothing overwrite what this __init__ sets?"""
+    return src.net not in ("dcgan", "gpt", "resnet") or src.class_of(call).name in ("ResNet",)
+
+
+@operator("ND401")
+def ones_by_helper(src):
+    """The initialization of all layers is a constant."""
+    for call in src.calls(r"nn\.init", "kaiming_normal_|normal_"):
+        target = src.of(call.args[0])
+        if "weight, 1.0" in src.of(call) or "proj" in src.of(src.parent[src.parent[call]]):
+            continue
+        marks = [src.mark(one) for one in src.built(LAYER + "|Embedding")]
+        yield [src.replace(call, f"{MARK}nn.init.constant_({target}, 0.01)"), *marks], call
+
+
+@operator("ND404")
+def uniform_from_zero(src):
+    """torch.rand for torch.randn, uniform_ without bounds."""
+    for node in ast.walk(src.tree):
+        if isinstance(node, ast.Call) and re.fullmatch(DRAWN, src.of(node)):
+            yield (
+                [src.replace(node, src.of(node).replace("torch.randn", "torch.rand")), src.mark(node)],
+                node,
+                (
+                    ""
+                    if src.class_of(node) is None or src.net != "encoder"
+                    else "a table of positions is added, not multiplied"
+                ),
+            )
+    for call in hidden_layers(src):
+        if init_is_last(src, call):
+            name = src.attribute(call)
+            yield [after(src, call, f"{MARK}nn.init.uniform_(self.{name}.weight)"), src.mark(call)], call
+
+
+@operator("ND405")
+def memory_of_empty(src):
+    for node in ast.walk(src.tree):
+        if isinstance(node, ast.Call) and re.fullmatch(DRAWN, src.of(node)):
+            drawn = next(n for n in ast.walk(node) if isinstance(n, ast.Call) and src.name(n) == "randn")
+            new = f"nn.Parameter(torch.empty{src.of(drawn).removeprefix('torch.randn')})"
+            yield [src.replace(node, new), src.mark(node)], node
+    for node in ast.walk(src.tree):
+        if isinstance(node, ast.Call) and re.fullmatch(
+            r"nn\.Parameter\(torch\.(ones|zeros)\(\w+\)\)", src.of(node)
+        ):
+            new = re.sub("ones|zeros", "empty", src.of(node))
+            yield [src.replace(node, new), src.mark(node)], node
+
+
+@operator("ND406")
+def equal_units(src):
+    for call in hidden_layers(src):
+        if init_is_last(src, call):
+            name = src.attribute(call)
+            text = f"{MARK}self.{name}.weight.data[1] = self.{name}.weight.data[0]"
+            yield [after(src, call, text), src.mark(call)], call
+
+
+@operator("ND408")
+def bias_far_below(src):
+    for call in hidden_layers(src):
+        bias = src.given(call, "bias") is None
+        if bias and init_is_last(src, call) and relu_follows(src, call):
+            name = src.attribute(call)
+            yield (
+                [after(src, call, f"{MARK}nn.init.constant_(self.{name}.bias, -10.0)"), src.mark(call)],
+                call,
+            )
+
+
+def relu_follows(src, call) -> bool:
+    for use in src.uses(src.class_of(call), src.attribute(call)):
+        if re.match(r"(F|torch)\.relu\(self\.\w+\(|self\.act\(self\.reduce", src.of(src.parent[use]) or ""):
+            return True
+    return False
+
+
+@operator("ND407")
+def norms_start_at_zero(src):
+    for call in src.calls(r"nn\.init", "normal_"):
+        if "1.0" in src.of(call):
+            marks = [src.mark(one) for one in src.built(r"BatchNorm\dd")]
+            yield [src.replace(call, f"{MARK}nn.init.zeros_({src.of(call.args[0])})"), *marks], call
