@@ -6,9 +6,18 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from normdoctor.facts import InitFact, ModuleFact, Node, ParameterFact, WeightFact
+from normdoctor.facts import InitFact, Location, ModuleFact, Node, ParameterFact, WeightFact
 from normdoctor.graph import Graph
-from normdoctor.rules.layers import CONVS, DENSE, RECURRENT, TRANSPOSED, groups_of, lengths, weight_of
+from normdoctor.rules.layers import (
+    CONVS,
+    DENSE,
+    RECURRENT,
+    TRANSPOSED,
+    WEIGHTED,
+    groups_of,
+    lengths,
+    weight_of,
+)
 
 #: Standard deviation of a standard normal that is cut at two standard deviations.
 CUT_AT_2 = 0.87962566
@@ -143,9 +152,55 @@ def is_direct(graph: Graph, node: Node, parameter: ParameterFact) -> bool:
     return module is None or parameter.attribute not in ("weight_g", "original0")
 
 
-def place_of(graph: Graph, parameter: ParameterFact) -> str:
-    """The module whose line stands for a parameter."""
-    return parameter.module
+def all_uses(graph: Graph) -> list[Use]:
+    """Every use of a weight, in execution order."""
+    return [use for node in graph.nodes for use in uses(graph, node)]
+
+
+def origin_of(graph: Graph, parameter: ParameterFact) -> Location | None:
+    """The line that made a parameter: its own, else where its module was built."""
+    if parameter.origin is not None:
+        return parameter.origin
+    module = graph.modules.get(parameter.module)
+    return module.origin if module is not None else None
+
+
+def destinations(graph: Graph, node: Node, through: frozenset[str]) -> set[str]:
+    """Where the output of a layer goes, past nodes of these roles.
+
+    `layer` for another layer with weights, `output`, or the role of whatever else reads it.
+    """
+    found: set[str] = set()
+    stack, seen = [node], {node.index}
+    while stack:
+        for reader in graph.users(stack.pop()):
+            if reader.index in seen:
+                continue
+            seen.add(reader.index)
+            if reader.op == "output":
+                found.add("output")
+            elif graph.norm_at(reader) is not None and "norm" not in through:
+                found.add("norm")
+            elif reader.kind in WEIGHTED and (reader.parameters or reader.kind != "matmul"):
+                found.add("layer")
+            elif reader.role in through or graph.transparent(reader):
+                stack.append(reader)
+            else:
+                found.add(reader.role)
+    return found
+
+
+def looks_trained(graph: Graph, *, most: float = 0.5) -> bool:
+    """Do more than this share of the larger weights match no initialization?
+
+    The distributions of trained weights have longer tails than those that weights are drawn from.
+    """
+    judged = {}
+    for use in all_uses(graph):
+        value = values_of(graph, use.parameter.name)
+        if value is not None and value.init is not None and value.count >= 256:
+            judged[use.parameter.name] = not value.init.distribution
+    return share(judged.values()) > most
 
 
 def values_of(graph: Graph, name: str) -> WeightFact | None:

@@ -8,7 +8,9 @@ from normdoctor.facts import Node, ParameterFact, WeightFact
 from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule
-from normdoctor.rules.layers import CONVS, RECURRENT, WEIGHTED, groups_of, owner, parents
+from normdoctor.rules.layers import CONVS, RECURRENT, WEIGHTED, groups_of
+from normdoctor.rules.weights import destinations, is_direct, origin_of
+from normdoctor.rules.zeros import zero_factors
 
 #: What a hidden signal passes on its way to the next layer.
 _PASSED = frozenset({"norm", "activation", "dropout", "pool", "reshape", "reduce"})
@@ -150,6 +152,7 @@ class ConstantInit(Rule):
         """The weights of a layer; not the scale of each unit that a reparametrized weight has besides."""
         read = [graph.parameters[name] for name in node.parameters if name in graph.parameters]
         found = [one for one in read if one.kind == "parameter" and len(one.tensor.shape) >= 2]
+        found = [one for one in found if is_direct(graph, node, one)]
         largest = max((one.tensor.size for one in found), default=0)
         return [one for one in found if one.tensor.size == largest or one.tensor.size > max(one.tensor.shape)]
 
@@ -173,7 +176,7 @@ class ConstantInit(Rule):
         zero = value.minimum == 0
         if node.kind == "matmul" and zero:
             return
-        ends = _destinations(graph, node)
+        ends = destinations(graph, node, _PASSED)
         if zero and ("layer" not in ends or ends - {"layer"} or node.kind in RECURRENT):
             return
         output = ends == {"output"} and node.kind not in RECURRENT
@@ -185,35 +188,15 @@ class ConstantInit(Rule):
             if zero
             else "all its units compute the same"
         )
-        module = owner(graph, node) or next(iter(parents(graph, parameter.name)), None)
+        if zero and max(zero_factors(graph), default=0) > 1:
+            return  # ND402 says more
         yield self.finding(
             graph,
             f"all values of the {parameter.attribute} of {{modules}} ({shape}) are {value.minimum:g}: "
             f"{effect}",
-            node=node if owner(graph, node) is not None else None,
-            module=module.path if module is not None else parameter.module,
-            location=(module.origin if module is not None else None) or node.location,
+            module=parameter.module,
+            location=origin_of(graph, parameter) or node.location,
             severity=Severity.INFO if output else Severity.ERROR,
             evidence={"parameter": parameter.name, "value": value.minimum, "count": value.count},
             help="Draw it from a distribution, for example with nn.init.kaiming_normal_.",
         )
-
-
-def _destinations(graph: Graph, node: Node) -> set[str]:
-    """Where the output of a layer goes: `layer`, `output`, or the role of what else reads it."""
-    found: set[str] = set()
-    stack, seen = [node], {node.index}
-    while stack:
-        for reader in graph.users(stack.pop()):
-            if reader.index in seen:
-                continue
-            seen.add(reader.index)
-            if reader.op == "output":
-                found.add("output")
-            elif reader.kind in WEIGHTED and reader.kind != "matmul":
-                found.add("layer")
-            elif reader.role in _PASSED:
-                stack.append(reader)
-            else:
-                found.add(reader.role)
-    return found

@@ -8,7 +8,10 @@ from normdoctor.facts import ParameterFact, WeightFact
 from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule
-from normdoctor.rules.layers import count
+from normdoctor.rules.layers import WEIGHTED, count
+from normdoctor.rules.weights import origin_of
+
+_FACTORS = WEIGHTED | {"einsum", "embedding", "mul"}
 
 
 class UninitializedParameter(Rule):
@@ -32,7 +35,7 @@ class UninitializedParameter(Rule):
     class Attend(nn.Module):
         def __init__(self, width):
             super().__init__()
-            self.query = nn.Parameter(torch.empty(width, width))
+            self.query = nn.Parameter(torch.empty(width, width))  # ND405
             self.value = nn.Linear(width, width)
 
         def forward(self, x):
@@ -42,9 +45,30 @@ class UninitializedParameter(Rule):
 
     model = nn.Sequential(
         nn.Linear(8, 16),
-        Attend(16),  # ND405
+        Attend(16),
     )
     inputs = torch.randn(2, 5, 8)
+    ```
+
+    A tensor that is no parameter counts where the forward multiplies by it:
+
+    ```python bad
+    import torch
+    from torch import nn
+
+
+    class Project(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.matrix = torch.FloatTensor(8, 16)  # ND405
+            self.head = nn.Linear(16, 4)
+
+        def forward(self, x):
+            return self.head(x @ self.matrix)
+
+
+    model = Project()
+    inputs = torch.randn(2, 8)
     ```
 
     ```python good
@@ -73,7 +97,8 @@ class UninitializedParameter(Rule):
 
     ## When to ignore
     Where the parameter is always loaded from a checkpoint before it is used. The rule is silent for
-    buffers, and for frozen parameters that are infinite, which are masks.
+    frozen parameters that are infinite, which are masks, and for buffers and plain tensors that the
+    forward writes itself or reads by no product, convolution or linear layer: caches and queues.
 
     ## References
     - torch.empty: "Returns a tensor filled with uninitialized data".
@@ -89,17 +114,22 @@ class UninitializedParameter(Rule):
 
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Look at the values of every parameter."""
+        factors = {name for node in graph.nodes if node.kind in _FACTORS for name in node.parameters}
         for name, value in sorted((graph.facts.weights or {}).items()):
             parameter = graph.parameters.get(name)
-            if parameter is None or parameter.kind != "parameter" or not value.count:
+            if parameter is None or not value.count:
                 continue
-            if value.uninitialized or (not value.finite and parameter.trainable):
+            if parameter.kind != "parameter" and (parameter.updated or name not in factors):
+                continue
+            broken = not value.finite and parameter.trainable and parameter.kind == "parameter"
+            if value.uninitialized or broken:
                 yield self._report(graph, parameter, value)
 
     def _report(self, graph: Graph, parameter: ParameterFact, value: WeightFact) -> Finding:
+        noun = "tensor" if parameter.kind == "attribute" else parameter.kind
         size = count(value.count, "value")
         text = (
-            f"the parameter `{parameter.attribute}` of {{modules}} ({size}) is never initialized: it holds "
+            f"the {noun} `{parameter.attribute}` of {{modules}} ({size}) is never initialized: it holds "
             "whatever was in memory"
             if value.uninitialized
             else f"the parameter `{parameter.attribute}` of {{modules}} ({size}) is not finite everywhere"
@@ -108,6 +138,7 @@ class UninitializedParameter(Rule):
             graph,
             text,
             module=parameter.module,
+            location=origin_of(graph, parameter),
             evidence={"parameter": parameter.name, "count": value.count},
             help="Initialize it where it is made, for example with nn.init.xavier_uniform_.",
         )
