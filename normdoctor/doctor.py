@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from normdoctor.facts import Facts
     from normdoctor.loading.target import Target
     from normdoctor.tracing.examine import Examination, Request
+
+LOG = logging.getLogger(__name__)
 
 
 def check(
@@ -136,8 +140,12 @@ def _load(spec: str, settings: Settings) -> list[Target]:
     from normdoctor.loading.target import load
 
     limit = settings.import_timeout
+    started = time.perf_counter()
     with foreign_errors(spec):
-        return load(spec) if limit is None else load(spec, import_timeout=limit)
+        found = load(spec) if limit is None else load(spec, import_timeout=limit)
+    names = ", ".join(target.name for target in found)
+    LOG.debug("loaded %s in %.2f s: %s", spec, time.perf_counter() - started, names)
+    return found
 
 
 def _targets(model: object) -> list[Target]:
@@ -226,8 +234,15 @@ def _examined(target: Target, request: Request) -> Examination:
     from normdoctor.tracing.examine import examine
 
     # What forward prints is no part of the report: it goes where the file's own prints go.
+    started = time.perf_counter()
     with target.active(), foreign_errors(target.name), contextlib.redirect_stdout(sys.stderr):
-        return examine(target, request)
+        found = examine(target, request)
+    LOG.debug(
+        "examined %s in %.2f s: %d modules, %d nodes, recorded on %s",
+        *(target.name, time.perf_counter() - started, len(found.facts.modules), len(found.facts.nodes)),
+        found.facts.recorded or "nothing",
+    )
+    return found
 
 
 def _explained(examination: Examination, *, given: bool) -> Facts:

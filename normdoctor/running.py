@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +26,8 @@ from normdoctor.rules.base import Rule
 from normdoctor.rules.runs import Crash, Run, RunRule, Unrecorded
 from normdoctor.rules.tool.rule_crashed import RuleCrashed
 from normdoctor.suppression import Suppressed, Suppressions
+
+LOG = logging.getLogger(__name__)
 
 #: Called with each result as soon as it is known.
 OnResult = Callable[[RuleResult], None]
@@ -149,6 +153,7 @@ class Session:
         reason = why_skipped(rule, graph.facts)
         if reason:
             return self._result(rule, graph, "skipped", reason)
+        started = time.perf_counter()
         try:
             findings = list(rule(self.settings.options.get(rule.code)).check(graph))
         except Exception as error:
@@ -157,7 +162,12 @@ class Session:
             self._crashes.append(crash)
             detail = "".join(traceback.format_exception(error))
             return self._result(rule, graph, "error", summary, detail)
+        seconds = time.perf_counter() - started
         standing = self._sieve(rule, findings)
+        LOG.debug(
+            "%s on %s: %d found, %d shown, in %.1f ms",
+            *(rule.code, graph.facts.target, len(findings), len(standing), 1e3 * seconds),
+        )
         if at_least(standing, self.settings.fail_on):
             return self._result(rule, graph, "failed")
         return self._result(rule, graph, "noted" if standing else "passed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)
+#: The values of NORMDOCTOR_LOG.
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 def combined(*decorators: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
@@ -99,7 +102,7 @@ def look_options(function: Decorated) -> Decorated:
             "--verbose",
             count=True,
             callback=_remember_verbosity,
-            help="Print a line for each rule and target, and tracebacks of errors; -vv logs as well.",
+            help="Print a line for each rule and target, and tracebacks of errors; -vv logs each step.",
         ),
     )(function)
 
@@ -116,11 +119,15 @@ def _checked_timeout(_: click.Context, __: click.Parameter, value: float | None)
 
 def _remember_verbosity(ctx: click.Context, _: click.Parameter, value: int) -> int:
     ctx.find_root().meta["normdoctor.verbosity"] = value
-    if value > 1:
+    level = os.environ.get("NORMDOCTOR_LOG", "").upper()
+    if level and level not in LOG_LEVELS:
+        raise UsageError(f"NORMDOCTOR_LOG is {level.lower()}: expected {', '.join(LOG_LEVELS).lower()}")
+    if value > 1 or level:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
         logger = logging.getLogger("normdoctor")
-        logger.setLevel(logging.DEBUG)
-        if not logger.handlers:
-            logger.addHandler(logging.StreamHandler())
+        logger.setLevel(level or logging.DEBUG)
+        logger.handlers[:] = [handler]
     return value
 
 

@@ -96,6 +96,7 @@ def command(
     given["baseline_mode"] = baseline_mode(given.pop("write_baseline"), given.pop("prune_baseline"))
     specs, settings = make_settings(targets, config, isolated, **given)
     if show_settings:
+        settings = replace(settings, targets=specs)
         _show_settings(settings, config, isolated, output_format)
         return
     check_modes(settings, add_ignore is not None)
@@ -123,7 +124,8 @@ def _show_settings(settings: Settings, config: Path | None, isolated: bool, form
     for parameter in ctx.command.params:
         origin = ctx.get_parameter_source(parameter.name or "")
         if origin is ParameterSource.COMMANDLINE:
-            sources[(parameter.name or "").replace("_", "-")] = parameter.opts[0]
+            label = parameter.opts[0] if isinstance(parameter, click.Option) else "command line"
+            sources[(parameter.name or "").replace("_", "-")] = label
         elif origin is ParameterSource.ENVIRONMENT:
             sources[(parameter.name or "").replace("_", "-")] = str(parameter.envvar)
     shown = replace(settings, output_format=formats[0]) if formats else settings
