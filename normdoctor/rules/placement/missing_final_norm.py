@@ -8,7 +8,7 @@ from normdoctor.facts import Node
 from normdoctor.findings import Applicability, Confidence, Finding, Fix, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule
-from normdoctor.rules.blocks import Residual, trunks
+from normdoctor.rules.blocks import Residual, attends, trunks
 from normdoctor.rules.layers import CONVS, DENSE, kernel_of
 
 
@@ -92,11 +92,19 @@ class MissingFinalNorm(Rule):
         """Walk forward from the end of each trunk."""
         for trunk in trunks(graph):
             run = self._prenorm(trunk)
-            if len(run) < 2:
+            if self._blocks(graph, run) < 2:
                 continue
             head = self._head(graph, run[-1].add)
             if head is not None:
                 yield self._report(graph, run, head)
+
+    @staticmethod
+    def _blocks(graph: Graph, run: list[Residual]) -> int:
+        """How many blocks these are: in one forward, an attention and what follows it count as one."""
+        blocks = {(residual.scope, residual.add.call) for residual in run}
+        if len(blocks) != 1:
+            return len(blocks)
+        return sum(attends(graph, residual.nodes) for residual in run) or len(run)
 
     @staticmethod
     def _prenorm(trunk: list[Residual]) -> list[Residual]:

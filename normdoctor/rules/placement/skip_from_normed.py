@@ -129,11 +129,11 @@ class SkipFromNormed(Rule):
             if norm is None or norm.input is None:
                 continue
             before = sums.get(strip(graph, norm.input).index)
-            given = before is None and self._given(graph, norm, residual, found)
-            after = before is not None and inside(residual.scope, before.scope) and (
-                bool(before.prenorm) or before.add.index in wrong
-            )  # fmt: skip
-            if (given or after) and not self._postnorm(residual, found) and self._counts(graph, residual):
+            if before is not None and self._together(before, residual):
+                slip = bool(before.prenorm) or before.add.index in wrong
+            else:
+                slip = self._given(graph, norm, residual, found)
+            if slip and not self._postnorm(residual, found) and self._counts(graph, residual):
                 wrong.add(residual.add.index)
                 yield self._report(graph, norm, residual)
 
@@ -147,6 +147,12 @@ class SkipFromNormed(Rule):
             return None
         own = {norm.output.index, *(norm.handwritten.nodes if norm.handwritten else ())}
         return norm if all(one.index in own for one in light_readers(graph, norm.input)) else None
+
+    @staticmethod
+    def _together(before: Residual, residual: Residual) -> bool:
+        """Are these two sublayers of one block?"""
+        same = residual.scope != before.scope or residual.add.call == before.add.call
+        return inside(residual.scope, before.scope) and same
 
     @staticmethod
     def _given(graph: Graph, norm: Norm, residual: Residual, found: tuple[Residual, ...]) -> bool:
