@@ -122,7 +122,7 @@ class PreActivation(nn.Module):
         self.conv1 = nn.Conv2d(16, 16, 3, padding=1, bias=False)
         self.conv2 = nn.Conv2d(16, 16, 3, padding=1, bias=False)
         self.shortcut = nn.Conv2d(16, 16, 1, bias=False)
-        nn.init.zeros_(self.bn2.weight)
+        nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x):
         out = self.relu(self.bn1(x))
@@ -514,7 +514,6 @@ class Generator(nn.Module):
         return self.body(self.project(z).view(-1, 8, 4, 4))
 
 
-@case(torch.zeros(4, 16, 16))
 class TokensAsChannels(nn.Module):
     """BatchNorm1d over the tokens of (N, T, C) with T = C: it does not cancel the bias of C features."""
 
@@ -524,6 +523,11 @@ class TokensAsChannels(nn.Module):
 
     def forward(self, x):
         return F.relu(self.norm(self.linear(x)))
+
+
+def test_a_norm_over_tokens_cancels_no_bias():
+    found = check(TokensAsChannels, inputs=torch.zeros(4, 16, 16)).findings
+    assert {finding.code for finding in found} == {"ND116"}
 
 
 class StandardizedConv(nn.Conv2d):
@@ -559,7 +563,7 @@ class SpatialTransformer(nn.Module):
         return self.body(F.grid_sample(x, grid, align_corners=False))
 
 
-@case(TOKENS)
+@case(TOKENS, info=("ND501",))
 class OptionalContext(nn.Module):
     """Cross-attention and its norm do not run without a context."""
 
@@ -588,7 +592,7 @@ class DomainNorms(nn.Module):
         return self.steps["photo"](F.relu(self.norms[domain](self.conv(x))))
 
 
-@case(IMAGE)
+@case(IMAGE, info=("ND501",))
 class AuxiliaryHead(nn.Module):
     """A head that is not run at all; a slice of a backbone (perceptual losses)."""
 

@@ -266,7 +266,7 @@ CASES = [
     ("AC14 in-place ReLU", "ND315", ResidualOfVqvae, {}, MAP, "error"),
     ("in-place ReLU and a skip convolution", "ND315", SkipByConvolution, {}, MAP, "error"),
     ("in-place ReLU and an older view", "ND315", LateView, {}, VECTOR, "error"),
-    ("TR06 a norm that is used twice", "ND109", DecoderLayer, {}, VECTOR, "error"),
+    ("TR06 a norm that is used twice", "ND110", DecoderLayer, {}, VECTOR, "error"),
     ("SH02 a shared norm", "ND105", SharedNorm, {}, MAP, "warning"),
     ("SG08 sigmoid of sigmoid", "ND302", GateOfGate, {}, VECTOR, "warning"),
     ("AC06 ReLU in front of log_softmax", "ND302", RectifiedLogits, {}, VECTOR, "warning"),
