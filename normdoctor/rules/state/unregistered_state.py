@@ -111,14 +111,22 @@ class UnregisteredState(Rule):
         """Look at the plain tensors that forward updated, and at what reads them."""
         batches = {fact.tensor.shape[0] for fact in graph.facts.inputs if fact.tensor.shape} - {1}
         for one in graph.facts.parameters:
-            if one.kind != "attribute" or not one.updated or one.tensor.dtype == "bool":
+            if one.kind != "attribute" or one.tensor.dtype == "bool":
                 continue
             readers = [node for node in graph.nodes if one.name in node.parameters]
+            if not one.updated and not any(self._runs(node, one) for node in readers):
+                continue
             if not readers or any(node.kind in _RECURRENT for node in readers):
                 continue
             if len(one.tensor.shape) > 1 and batches & set(one.tensor.shape):
                 continue
             yield self._report(graph, one, self._update(readers))
+
+    @staticmethod
+    def _runs(node: Node, one: ParameterFact) -> bool:
+        """Is the tensor a running statistic of `F.batch_norm`, which writes it where nobody sees?"""
+        tracking = node.config.get("track_running_stats") and node.config.get("training")
+        return node.kind == "batch_norm" and bool(tracking) and one.name in node.parameters[:2]
 
     @staticmethod
     def _update(readers: list[Node]) -> Node:
