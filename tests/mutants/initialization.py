@@ -19,7 +19,9 @@ def marks_of(src, node):
 def hidden_layers(src):
     """Layers that are attributes of a class with a constructor, but for the last one of the net."""
     calls = [one for one in src.built(LAYER) if src.attribute(one)]
-    yield from (one for one in calls if src.attribute(one) not in ("head", "fc", "fc3", "out", "score"))
+    yield from (
+        one for one in calls if src.attribute(one) not in ("head", "fc", "fc3", "out", "score", "value")
+    )
 
 
 def after(src, call, text):
@@ -48,17 +50,23 @@ def zero_weights(src):
             yield [after(src, call, f"{MARK}nn.init.zeros_(self.{name}.weight)"), src.mark(call)], call, void
 
 
+ZERO_IS_MEANT = {
+    "encoder q k v": "a factor or a term of attention may start at zero",
+    "encoder out": "the last layer of a residual branch may start at zero",
+    "convnext down": "the last layer of a residual branch may start at zero",
+    "convnext dwconv": "a filter of one channel breaks no symmetry",
+    "preact conv2": "the last layer of a residual branch may start at zero",
+    "preact stem": "it learns: its bias and its input are not zero",
+    "unet up1 up2": "a branch of a concatenation may start at zero",
+    "mobilenet reduce expand": "a gate may start at zero",
+}
+
+
 def zero_is_meant(src, name) -> str:
-    last = {
-        "encoder": ("out",),
-        "convnext": ("down",),
-        "preact": ("conv2",),
-        "gpt": ("proj", "down"),
-        "resnet": ("conv2",),
-    }
-    if name in last.get(src.net, ()):
-        return "the last layer of a residual branch may start at zero"
-    return "a gate may start at zero" if src.net == "mobilenet" else ""
+    found = (
+        why for key, why in ZERO_IS_MEANT.items() if key.split()[0] == src.net and name in key.split()[1:]
+    )
+    return next(found, "")
 
 
 def init_is_last(src, call) -> bool:

@@ -112,7 +112,9 @@ def layernorm_across_width(src):
         if src.net == "convnext" and src.class_of(call).name == "Block":
             tuples = (n for n in ast.walk(src.tree) if isinstance(n, ast.Tuple) and src.of(n) == "(24, 48)")
             edits = [src.replace(node, "(16, 8)") for node in tuples]
-            edits += [(src.end(n.func.value), src.end(n), "") for n in src.calls(r"[\s\S]*", "permute")]
+            for one in src.calls(r"[\s\S]*", "permute"):
+                tail = src.text[src.start(one) : src.end(one)].rindex(".permute")
+                edits.append((src.start(one) + tail, src.end(one), ""))
             gammas = (
                 n for n in ast.walk(src.tree) if isinstance(n, ast.BinOp) and src.of(n) == "self.gamma * y"
             )

@@ -16,7 +16,10 @@ def plain_list(src):
         for left, right in (("list(", ")"), ("[", "]")):
             if left == "[" and isinstance(inside, ast.ListComp):
                 left = right = ""
-            edits = [(src.start(call), src.start(inside), left), (src.end(inside), src.end(call), right)]
+            start, end = src.start(inside), src.end(inside)
+            if isinstance(inside, ast.GeneratorExp):  # its span holds the parentheses of the call
+                start, end = start + 1, end - 1
+            edits = [(src.start(call), start, left), (end, src.end(call), right)]
             yield [*edits, *marks, src.mark(call)], call
 
 
