@@ -97,7 +97,8 @@ class BatchnormOnOutput(Rule):
     Where the output is an embedding. Without a known loss the rule takes an output for one if its width
     is a power of two from `embedding` (32) up, or if it is a map of that many channels. With a loss that
     takes the output as it is (cross entropy, mean squared error, ...) every width counts; with one of
-    another kind none.
+    another kind none. A map of fewer channels that ends in the norm itself has low confidence: blocks
+    and small backbones return such.
 
     ## References
     - Radford, Metz and Chintala, 2016, "DCGAN": BatchNorm in all layers led to oscillation and instability,
@@ -163,11 +164,12 @@ class BatchnormOnOutput(Rule):
         if graph.facts.losses:
             return None
         width = norm.output.shape[1] if len(norm.output.shape) > 1 else 0
+        wide = width >= self.options.embedding
+        if wide and (made.kind not in DENSE or width & (width - 1) == 0):
+            return None
         if made.kind not in DENSE and graph.through(output) is norm.output:
             return Confidence.LOW  # a feature map, as blocks and backbones return it
-        wide = width >= self.options.embedding
-        power = width & (width - 1) == 0
-        return None if wide and (power or made.kind not in DENSE) else Confidence.MEDIUM
+        return Confidence.MEDIUM
 
     def _report(self, graph: Graph, norm: Node, confidence: Confidence) -> Finding:
         module = owner(graph, norm)
