@@ -62,6 +62,7 @@ def _plain(found: Confirmed) -> bool:
 def _pairs(flow: Flow, proposal: Proposal) -> Iterator[tuple[int, int]]:
     """Places of inputs and outputs of one shape, in the order in which to try them."""
     chosen: list[int] = []
+    scope = flow.nodes[proposal.core].scope  # a cast that the caller makes is the caller's
     for place in range(len(proposal.inputs)):
         position = proposal.inputs[place]
         linked = [
@@ -69,7 +70,8 @@ def _pairs(flow: Flow, proposal: Proposal) -> Iterator[tuple[int, int]]:
             for later in range(place + 1, len(proposal.inputs))
             if proposal.inputs[later] < position
             and all(
-                flow.nodes[one].kind in CASTS | SHAPES
+                flow.nodes[one].kind in SHAPES
+                or (flow.nodes[one].kind in CASTS and flow.nodes[one].scope.startswith(scope))
                 for one in proposal.inputs
                 if proposal.inputs[later] < one <= position
             )

@@ -15,8 +15,9 @@ from normdoctor.tracing.handwritten.proposal import between
 
 #: Inputs of more elements are made smaller first, which costs nothing but a few replaced lengths.
 COMFORTABLE = 1 << 14
-#: Inputs of more elements are not run at all.
+#: Inputs of more elements are not run at all; those of more than FULL only where they cannot be made smaller.
 MOST = 1 << 21
+FULL = 1 << 18
 _LITERAL_SHAPES = frozenset("view reshape expand unflatten repeat broadcast_to".split())
 
 
@@ -45,11 +46,18 @@ class Replay:
         """Shapes of the input to try, each with the lengths that it replaces; the cheapest first."""
         shape = self.flow.nodes[self.start].shape
         literals = self._literals()
-        tries = [_smaller(shape, self._kept(), literals), (shape, {})]
+        smaller, lengths = _smaller(shape, self._kept(), literals)
+        tries = [(smaller, lengths)]
         if 1 in shape and 1 not in literals:
-            smaller, lengths = tries[0]
             tries.insert(0, (tuple(2 if one == 1 else one for one in smaller), lengths))
-        return [one for one in dict(tries).items() if math.prod(one[0]) <= MOST]
+        if smaller != shape and math.prod(shape) <= FULL and self._counts():
+            tries.append((shape, {}))
+        return [one for one in tries if math.prod(one[0]) <= MOST]
+
+    def _counts(self) -> bool:
+        """Does it scale by a number: perhaps by the length of an axis as it was recorded?"""
+        facts = (self.flow.nodes[position] for position in self.steps)
+        return any(fact.kind in ("mul", "div") and "scalar" in fact.config for fact in facts)
 
     def _kept(self) -> set[int]:
         """Lengths that tensors of the model have: these cannot change."""

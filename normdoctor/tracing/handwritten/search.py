@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from torch import fx
 
-from normdoctor.facts import Facts, HandwrittenNorm, Node
+from normdoctor.facts import Facts, HandwrittenNorm, Location, Node
 from normdoctor.tracing.carrier import kept_generators
 from normdoctor.tracing.handwritten.behaviour import Behaviour, behaviour
 from normdoctor.tracing.handwritten.confirm import Confirmed, confirm
@@ -63,15 +63,16 @@ def with_handwritten(facts: Facts, recording: Recording) -> Facts:
 class _Search:
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
-        self.confirmed: dict[object, tuple[Confirmed | None, str]] = {}
+        self.keys: dict[object, int] = {}
+        self.confirmed: dict[int, tuple[Confirmed | None, str]] = {}
+        self.failed: dict[tuple[Location | None, bool], str] = {}
         self.behaved: dict[object, Behaviour | None] = {}
 
     def judge(self, proposal: Proposal) -> HandwrittenNorm | None:
         flow = self.flow
-        key = signature(flow, proposal)
+        key = self.keys.setdefault(signature(flow, proposal), len(self.keys))
         if key not in self.confirmed:
-            many = len(self.confirmed) >= MOST_CONFIRMED
-            self.confirmed[key] = (None, "too many to be tried") if many else confirm(flow, proposal)
+            self.confirmed[key] = self._confirmed(proposal)
         told, reason = self.confirmed[key]
         if told is None:
             if flow.nodes[proposal.core].kind == "normalize" or proposal.frozen:
@@ -87,7 +88,7 @@ class _Search:
         kind = "batch_norm" if told.frozen else kind_of(told.formula, told.partition, [*map(tuple, shapes)])
         norm = HandwrittenNorm(
             kind=kind,
-            module=self._module(steps),
+            module=self._module([one for one in steps if one <= proposal.core]),
             input=start,
             output=end,
             nodes=tuple(steps),
@@ -106,7 +107,18 @@ class _Search:
             shifts=affine.shifts,
             frozen=told.frozen,
         )
-        return self._with_behaviour(norm, key)
+        return self._with_behaviour(norm)
+
+    def _confirmed(self, proposal: Proposal) -> tuple[Confirmed | None, str]:
+        place = self.flow.nodes[proposal.core].location
+        if len(self.confirmed) >= MOST_CONFIRMED:
+            return None, "too many to be tried"
+        if place is not None and (place, proposal.frozen) in self.failed:
+            return None, self.failed[place, proposal.frozen]  # the same line on another shape
+        told, reason = confirm(self.flow, proposal)
+        if told is None:
+            self.failed[place, proposal.frozen] = reason
+        return told, reason
 
     def _unknown(self, proposal: Proposal, reason: str) -> HandwrittenNorm:
         start, end = proposal.inputs[0], proposal.core
@@ -143,7 +155,7 @@ class _Search:
         found: dict[str, Any] = {"elements": told.partition.count, "error": formula.error}
         if formula.gamma:
             found["gamma"] = formula.gamma
-        if abs(formula.scale - 1) > 1e-4:
+        if abs(formula.scale - 1) > 1e-4 and abs(formula.scale * told.partition.count**0.5 - 1) > 1e-4:
             found["factor"] = formula.scale
         if told.statistics:
             found["statistics"] = list(told.statistics)
@@ -173,14 +185,18 @@ class _Search:
                 scales.update(dict.fromkeys(name for node in constants for name in flow.tensors(node)))
             elif fact.kind in ("add", "sub"):
                 shifts.update(dict.fromkeys(name for node in constants for name in flow.tensors(node)))
-        known = flow.recording.parts.tensors.keys() - set(told.statistics)
+        known = flow.recording.parts.tensors
+        for name in told.statistics:
+            scales.pop(name, None)
+            shifts.pop(name, None)
         return _Affine(tuple(n for n in scales if n in known), tuple(n for n in shifts if n in known))
 
-    def _with_behaviour(self, norm: HandwrittenNorm, key: object) -> HandwrittenNorm:
+    def _with_behaviour(self, norm: HandwrittenNorm) -> HandwrittenNorm:
         module = self.flow.recording.parts.modules.get(norm.module)
         if module is None:
             return norm
-        mine = (type(module.module), key)
+        flags = [item for item in vars(module.module).items() if isinstance(item[1], bool | None)]
+        mine = (type(module.module), norm.location, norm.reduced, norm.frozen, tuple(flags))
         if mine not in self.behaved:
             self.behaved[mine] = behaviour(self.flow, norm, module.module)
         told = self.behaved[mine]
@@ -188,7 +204,10 @@ class _Search:
 
 
 def signature(flow: Flow, proposal: Proposal) -> object:
-    """Equal for regions that compute the same thing, at the same place of the source, on equal shapes."""
+    """Equal for regions that compute the same thing, at the same place of the source, on equal shapes.
+
+    Where statistics are tensors of the model, each element is by itself and the shapes do not matter.
+    """
     first, last = min(proposal.inputs), proposal.outputs[0]
     steps = between(flow, first, last)
     order: dict[fx.Node, int] = {flow.fx[first]: -1}
@@ -197,12 +216,11 @@ def signature(flow: Flow, proposal: Proposal) -> object:
         if isinstance(value, fx.Node):
             if value in order:
                 return ("node", order[value])
-            shape = flow.nodes[flow.index[value]].shape if value in flow.index else None
             if flow.live(value):
-                return ("live", shape)
+                return "live"
             if value.op == "get_attr":
                 held = flow.value(str(value.target))
-                return ("tensor", type(held).__name__, tuple(getattr(held, "shape", ())))
+                return (type(held).__name__, () if proposal.frozen else tuple(getattr(held, "shape", ())))
             return (str(value.target), described(list(value.args)), described(list(value.kwargs.items())))
         if isinstance(value, list | tuple):
             return tuple(described(item) for item in value)
@@ -212,8 +230,9 @@ def signature(flow: Flow, proposal: Proposal) -> object:
     for place, position in enumerate(steps):
         node, fact = flow.fx[position], flow.nodes[position]
         found.append((str(node.target), described(list(node.args)), described(list(node.kwargs.items()))))
-        found.append((fact.location, fact.outputs))
+        found.append((fact.location, () if proposal.frozen else fact.outputs))
         order[node] = place
     starts = tuple(order.get(flow.fx[one], -2) for one in proposal.inputs)
     ends = tuple(order.get(flow.fx[one], -2) for one in proposal.outputs)
-    return (flow.nodes[first].outputs, tuple(found), starts, ends, proposal.frozen)
+    shape = () if proposal.frozen else flow.nodes[first].outputs
+    return (shape, tuple(found), starts, ends, proposal.frozen)
