@@ -32,6 +32,8 @@ def mixture(graph: Graph, node: Node, axis: int) -> Mixture | None:
     if node.role == "softmax":
         return Mixture(((node, axis),), 1.0) if softmax_axis(graph, node) == axis else None
     before = graph.inputs(node)
+    if before and node.kind == "matmul":
+        return _labelled(graph, node, before, axis)
     if not before or node.parameters:
         return None
     if graph.transparent(node) and node.kind not in SHUFFLES:
@@ -44,8 +46,6 @@ def mixture(graph: Graph, node: Node, axis: int) -> Mixture | None:
     if node.kind == "getitem":
         moved = indexed_axis(node, before[0].shape, axis)
         return None if moved is None else mixture(graph, before[0], moved)
-    if node.kind == "matmul":
-        return _labelled(graph, node, before, axis)
     if node.kind in _RESAMPLES or clamps_to_unit(node):
         kept = axis < 2 and len(before[0].shape) == len(node.shape)
         return mixture(graph, before[0], axis) if kept else None
@@ -61,9 +61,28 @@ def mixture(graph: Graph, node: Node, axis: int) -> Mixture | None:
 
 def _labelled(graph: Graph, node: Node, before: Sequence[Node], axis: int) -> Mixture | None:
     """Attention times one-hot rows: each row of the product sums to one, as those of the softmax do."""
-    if len(before) < 2 or axis != len(node.shape) - 1 or not _is_one_hot(graph, before[1]):
+    if axis != len(node.shape) - 1 or not before[0].shape:
+        return None
+    if not (_is_one_hot(graph, before[1]) if len(before) > 1 else _reads_one_hot(graph, node)):
         return None
     return mixture(graph, before[0], len(before[0].shape) - 1)
+
+
+def _reads_one_hot(graph: Graph, node: Node) -> bool:
+    """Is the tensor of the model's that a product reads made of one-hot rows, as far as can be told?"""
+    if len(node.parameters) != 1:
+        return False
+    name = node.parameters[0]
+    made = (one for one in graph.by_role("parameter") if one.kind == "one_hot")
+    if any(one.parameters == (name,) for one in made):
+        return True
+    tensor, values = graph.parameters.get(name), (graph.facts.weights or {}).get(name)
+    if tensor is None or values is None or tensor.trainable or len(tensor.tensor.shape) != 2:
+        return False
+    share = 1 / tensor.tensor.shape[1]  # of zeros and ones with one 1 a row
+    spread = (share * (1 - share)) ** 0.5
+    bounds = (values.minimum, values.maximum) == (0.0, 1.0)
+    return bounds and abs(values.mean - share) < 1e-6 and abs(values.std - spread) < 1e-5
 
 
 def _is_one_hot(graph: Graph, node: Node) -> bool:

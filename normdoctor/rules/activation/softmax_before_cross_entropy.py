@@ -144,7 +144,7 @@ class SoftmaxBeforeCrossEntropy(Rule):
     name = "softmax-before-cross-entropy"
     category = "activation"
     severity = Severity.ERROR
-    requires = frozenset({"graph", "loss"})
+    requires = frozenset({"graph", "loss", "weights"})  # the values tell one-hot rows
 
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Walk back from what each loss takes."""

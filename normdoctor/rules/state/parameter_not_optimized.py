@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
-from normdoctor.rules.base import Rule
+from normdoctor.rules.base import Rule, RuleOptions
 from normdoctor.rules.layers import count, parents
 from normdoctor.rules.normparameters import norm_modules
 
@@ -69,7 +69,7 @@ class ParameterNotOptimized(Rule):
 
     ## When to ignore
     Where the norm is meant to keep its values; `requires_grad_(False)` says so and saves its gradients.
-    The rule is silent where less than half of the parameters around the norm are optimized.
+    The rule is silent where less than three quarters of the parameters around the norm are optimized.
 
     ## References
     - torch.optim: "params: an iterable of torch.Tensors or dicts. Specifies what Tensors should be
@@ -81,6 +81,12 @@ class ParameterNotOptimized(Rule):
     category = "state"
     severity = Severity.WARNING
     requires = frozenset({"optimizer"})
+
+    class Options(RuleOptions, frozen=True):
+        """When the layers around a norm count as trained."""
+
+        min_share: float = 0.75
+        """Of their parameters; a training of the head alone, or of the last layers, stays below it."""
 
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Compare each norm with what lies in the nearest module around it that has other layers."""
@@ -101,7 +107,7 @@ class ParameterNotOptimized(Rule):
                 continue
             around = self._around(graph, path, inside_norms)
             trained = [name for name in around if name in optimized]
-            if around and 2 * len(trained) >= len(around):
+            if around and len(trained) >= self.options.min_share * len(around):
                 yield self.finding(
                     graph,
                     f"{{modules}} ({module.type}): {count(len(left_out), 'parameter')} in no group of the "
