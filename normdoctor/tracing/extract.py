@@ -84,7 +84,7 @@ class _Extraction:
                 scope=call.scope,
                 inputs=tuple(inputs),
                 parameters=tuple(dict.fromkeys(names)),
-                outputs=tensor_facts(call.result),
+                outputs=tensor_facts(_written(node) if kind == "setitem" else call.result),
                 config=config,
                 location=frames.location(call.code, call.offset),
                 mutates=mutates,
@@ -190,6 +190,12 @@ class _Extraction:
         if _in_place_name(node.target):
             found["inplace"] = True
         return found
+
+
+def _written(node: fx.Node) -> Any:
+    """What `x[...] = y` leaves behind, which returns nothing: x."""
+    target = node.args[0]
+    return target.meta[META_KEY].result if isinstance(target, fx.Node) else None
 
 
 def _index_entry(key: Any) -> int | str:

@@ -88,6 +88,8 @@ def matmul(flow: Flow, node: Node) -> list[Axes] | None:
         if len(pair) == 2 and not weights:
             heads(flow, axis)
         around.append(axis)
+    if any(flow.text(axis) == "heads" for axis in around) and flow.text(one[-1]) == "channel":
+        flow.late += [(rows, "time"), (columns, "time")]  # queries by keys
     if weights and not flow.text(columns) and flow.text(one[-1]).endswith("channel"):
         columns = flow.atoms.new(node.shape[-1], "channel")
     return [(*around, rows, columns)]

@@ -159,6 +159,7 @@ def attention(flow: Flow, node: Node) -> list[Axes]:
             around[place] = flow.atoms.unify(around[place], other)
     if len(shape) == 4:
         heads(flow, around[1])
+        flow.late += [(query[-2], "time"), (key[-2], "time")]
     return [(*around, query[-2], value[-1])]
 
 
