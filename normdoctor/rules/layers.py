@@ -97,6 +97,23 @@ def bias_of(graph: Graph, node: Node) -> ParameterFact | None:
     return next((one for one in found if len(one.tensor.shape) == 1), None)
 
 
+def scale_and_shift(node: Node) -> tuple[str | None, str | None]:
+    """The names of the parameters that a norm multiplies with and adds: gamma and beta.
+
+    A function's are told by their place among its arguments, whatever they are called.
+    """
+    names = list(node.parameters)
+    if node.op == "call_function":
+        statistics = 2 if node.config.get("track_running_stats") else 0
+        wanted = [bool(node.config.get("affine")), bool(node.config.get("bias"))]
+        if len(names) == statistics + sum(wanted):
+            rest = iter(names[statistics:])
+            scale, shift = (next(rest) if given else None for given in wanted)
+            return scale, shift
+    shift = next((name for name in names if name.endswith("bias")), None)
+    return next((name for name in names if name.endswith("weight")), None), shift
+
+
 def lengths(value: object) -> tuple[int, ...]:
     """A setting such as stride or kernel_size as a tuple."""
     if isinstance(value, int):

@@ -22,6 +22,7 @@ from normdoctor.rules.layers import (
     in_training,
     lengths,
     number,
+    scale_and_shift,
     tracks_statistics,
 )
 from normdoctor.rules.moments import moments
@@ -194,6 +195,7 @@ def _affine(graph: Graph, node: Node) -> tuple[float, float, float, float] | Non
     gamma, beta = (1.0, 1.0), (0.0, 0.0)
     norm = graph.norm_at(node)
     names = list(node.parameters)
+    _, shift = scale_and_shift(node)
     if norm is not None and norm.handwritten is not None:
         names = [name for index in norm.handwritten.nodes for name in graph.nodes[index].parameters]
     for name in names:
@@ -208,7 +210,7 @@ def _affine(graph: Graph, node: Node) -> tuple[float, float, float, float] | Non
             continue
         if not is_direct(graph, node, parameter):
             return None
-        if parameter.attribute.endswith("bias"):
+        if name == shift or parameter.attribute.endswith("bias"):
             beta = (value.mean, value.mean_square)
         else:
             gamma = (value.mean, value.mean_square)

@@ -6,7 +6,7 @@ import math
 
 from normdoctor.facts import Node
 from normdoctor.graph import PRESERVING, Graph
-from normdoctor.rules.layers import CONVS, DENSE, TRANSPOSED, bias_of
+from normdoctor.rules.layers import CONVS, DENSE, TRANSPOSED, bias_of, scale_and_shift
 from normdoctor.rules.moments import function
 from normdoctor.rules.weights import is_direct, uses, values_of
 
@@ -82,13 +82,14 @@ def _of_layer(graph: Graph, node: Node, inputs: list[int]) -> int:
 
 def _of_norm(graph: Graph, node: Node, before: int) -> int:
     zero = False
+    _, shift = scale_and_shift(node)
     for name in node.parameters:
         parameter, value = graph.parameters.get(name), values_of(graph, name)
         if parameter is None or parameter.kind != "parameter":
             continue
         if value is None or not is_direct(graph, node, parameter):
             return 0
-        if parameter.attribute.endswith("bias"):
+        if name == shift or parameter.attribute.endswith("bias"):
             if value.minimum != 0 or value.maximum != 0:
                 return 0
         else:

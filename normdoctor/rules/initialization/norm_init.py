@@ -9,7 +9,7 @@ from normdoctor.facts import Node, ParameterFact, WeightFact
 from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule, RuleOptions
-from normdoctor.rules.layers import count
+from normdoctor.rules.layers import count, scale_and_shift
 from normdoctor.rules.weights import destinations, is_direct, looks_trained, origin_of, values_of
 
 _PASSED = frozenset({"dropout", "pool", "reshape"})
@@ -119,11 +119,16 @@ class NormInit(Rule):
         for norm in graph.norms:
             if norm.handwritten is not None:
                 continue
+            _, shift = scale_and_shift(norm.output)
             for name in norm.output.parameters:
                 parameter, value = graph.parameters.get(name), values_of(graph, name)
                 if parameter is None or value is None or parameter.kind != "parameter" or name in done:
                     continue
-                if parameter.attribute.endswith("bias") or not is_direct(graph, norm.output, parameter):
+                if (
+                    name == shift
+                    or parameter.attribute.endswith("bias")
+                    or not is_direct(graph, norm.output, parameter)
+                ):
                     continue
                 done.add(name)
                 yield _Scale(norm.output, parameter, value)

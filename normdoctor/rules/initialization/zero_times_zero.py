@@ -8,6 +8,7 @@ from normdoctor.facts import Node, ParameterFact
 from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule
+from normdoctor.rules.layers import scale_and_shift
 from normdoctor.rules.weights import origin_of, values_of
 from normdoctor.rules.zeros import zero_factors
 
@@ -136,9 +137,12 @@ class ZeroTimesZero(Rule):
     @staticmethod
     def _factor(graph: Graph, node: Node) -> ParameterFact | None:
         """The zero parameter that this node multiplies with; a bias of zeros is none."""
+        shift = scale_and_shift(node)[1] if node.role == "norm" else None
         for name in node.parameters:
             parameter, value = graph.parameters.get(name), values_of(graph, name)
             zero = value is not None and value.minimum == 0 == value.maximum
-            if parameter is not None and zero and not parameter.attribute.endswith("bias"):
+            if parameter is None or parameter.kind != "parameter" or name == shift:
+                continue
+            if zero and not parameter.attribute.endswith("bias"):
                 return parameter
         return None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from normdoctor.findings import Finding
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule, RuleOptions
-from normdoctor.rules.layers import count
+from normdoctor.rules.layers import count, scale_and_shift
 
 _SHUT = frozenset({"relu", "relu6"})
 
@@ -87,11 +87,9 @@ class ReluKilledByAffine(Rule):
         done: set[str] = set()
         for norm in graph.norms:
             reader = graph.reader(norm.output)
-            names = [name for name in norm.output.parameters if name in graph.parameters]
-            gamma = next((name for name in names if name.endswith("weight")), "")
-            beta = next((name for name in names if name.endswith("bias")), "")
-            known, shift = weights.get(gamma), weights.get(beta)
-            if reader is None or reader.kind not in _SHUT or known is None or gamma in done:
+            gamma, beta = scale_and_shift(norm.output)
+            known, shift = weights.get(gamma or ""), weights.get(beta or "")
+            if reader is None or reader.kind not in _SHUT or known is None or gamma is None or gamma in done:
                 continue
             done.add(gamma)
             if not known.values or (shift is not None and len(shift.values) != len(known.values)):
