@@ -85,7 +85,7 @@ TABLE: dict[str, tuple[Callable[[], Any], type[NormDoctorError], list[str]]] = {
     "device, no inputs": (wrong(check, net(), device="banana"), UsageError, ["device 'banana' cannot be"]),
     "device: a float": (wrong(check, net(), X, device=3.5), UsageError, ["the device 3.5 cannot be used"]),
     "loss: unknown": (wrong(check, net(), X, loss="banana"), UsageError, ["unknown loss `banana`"]),
-    "loss: a number": (wrong(check, net(), X, loss=3), UsageError, ["`loss` is a int"]),
+    "loss: a number": (wrong(check, net(), X, loss=3), UsageError, ["`loss` is an int"]),
     "loss: needs more": (
         wrong(check, net(), X, loss=nn.AdaptiveLogSoftmaxWithLoss),
         UsageError,
