@@ -97,6 +97,8 @@ def light(graph: Graph, node: Node) -> bool:
     """Does it hand on its first input up to scale: reshape, dropout, layer scale, stochastic depth?"""
     if graph.norm_at(node) is not None:
         return False  # the scale of a norm that is written by hand belongs to the norm
+    if node.kind == "select_output" and graph.nodes[node.inputs[0]].role == "reshape":
+        return False  # one part of a split is not another
     if graph.transparent(node) or node.role == "dropout":
         return True
     if node.kind not in ("mul", "div") or not node.inputs:

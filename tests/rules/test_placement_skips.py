@@ -308,6 +308,18 @@ class Residual(nn.Module):
         y = self.conv1(F.relu(self.bn1(x)))
         return x + F.relu(self.conv2(y))
 
+    def halves(self, x):
+        one, two = torch.cat([self.conv1(x), x], 1).chunk(2, 1)
+        return one + two
+
+    def symmetric(self, x):
+        y = self.conv1(x)
+        return y + y.transpose(2, 3)
+
+    def stopped(self, x):
+        y = self.conv1(x)
+        return y + y.detach()
+
     def scaled(self, x):
         y = F.relu(self.bn1(self.conv1(x)))
         return self.conv2(y + y)
@@ -332,6 +344,10 @@ class TestSelfAdd:
                 return x + self.mlp(self.norm2(x))
 
         assert said(Two(), TOKENS, "ND108") == [("ND108", "")]
+
+    @pytest.mark.parametrize("how", ["halves", "symmetric", "stopped"])
+    def test_other_tensors_of_one_origin_are_others(self, how):
+        assert not said(Residual(how), MAP, "ND108", "ND118")
 
     @pytest.mark.parametrize("how", ["right", "scaled", "relu_then_add"])
     def test_silent_elsewhere(self, how):
@@ -455,6 +471,21 @@ class TestBlocks:
         (residual,) = residuals(build.graph(build.op("add", y, side, shape=shape)))
         assert [node.module for node in residual.skip] == ["side", "norm"]
         assert residual.source.index == x
+
+
+class TestParts:
+    def test_the_parts_of_a_split_are_different_tensors(self):
+        class Res2(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv, self.bn = nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+
+            def forward(self, x):
+                one, two = x.split(4, 1)
+                one = F.relu(self.bn(self.conv(one)))
+                return torch.cat([one, one + two], 1)
+
+        assert not said(Res2(), MAP, "ND118")
 
 
 class TestPostnormSkipFromRaw:

@@ -11,6 +11,12 @@ from normdoctor.rules.base import Rule
 from normdoctor.rules.blocks import inside, residuals, strip
 
 
+#: Kinds that hand on the same values in the same places.
+_UNCHANGED = frozenset(
+    "identity contiguous clone to type float half bfloat16 double type_as cpu cuda dropout".split()
+)
+
+
 class SelfAdd(Rule):
     """A block adds a tensor to itself instead of to its input.
 
@@ -122,13 +128,12 @@ class SelfAdd(Rule):
 
     @staticmethod
     def _twice(graph: Graph, node: Node) -> bool:
-        """Are both operands the same tensor, through identities and reshapes that are undone?"""
+        """Are both operands the same tensor, through identities and casts?"""
         operands = node.config.get("operands")
         if isinstance(operands, list) and len(operands) == 2 and operands[0] == operands[1] == node.inputs[0]:
             return True
-        made = [graph.through(one) for one in graph.inputs(node)]
-        equal = all(one.shape == node.shape for one in graph.inputs(node))
-        return len(made) == 2 and made[0] is made[1] and equal and made[0].shape == node.shape
+        made = [_same(graph, one) for one in graph.inputs(node)]
+        return len(made) == 2 and made[0] is made[1]
 
     @staticmethod
     def _within(one: Node, node: Node) -> bool:
@@ -175,3 +180,10 @@ class SelfAdd(Rule):
                 title="Keep the block's input in a variable of its own", applicability=Applicability.DISPLAY
             ),
         )
+
+
+def _same(graph: Graph, node: Node) -> Node:
+    """What computed the values of a node, in the same places."""
+    while node.kind in _UNCHANGED and graph.transparent(node) and node.inputs:
+        node = graph.nodes[node.inputs[0]]
+    return node
