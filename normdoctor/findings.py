@@ -145,4 +145,5 @@ def _shared(paths: list[str]) -> str:
 def fingerprint(code: str, modules: tuple[str, ...], target: str) -> str:
     """Hash what identifies a finding over time, as 16 hexadecimal digits."""
     text = "\n".join((code, target, *sorted({mask(path) for path in modules})))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    # Names of files may hold bytes that are no text: Python keeps those as lone surrogates.
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:16]

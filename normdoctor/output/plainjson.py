@@ -26,6 +26,21 @@ def to_text(payload: Any, style: Style) -> str:
     return pattern.sub(_escape, text) + "\n"
 
 
+def plain(evidence: dict[str, Any]) -> Any:
+    """Figures of any kind as plain data; sets are sorted, so that equal figures give equal bytes."""
+    return msgspec.to_builtins(_ordered(evidence), enc_hook=str)
+
+
+def _ordered(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _ordered(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_ordered(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted((_ordered(item) for item in value), key=str)
+    return value
+
+
 def _spoken(value: Any) -> Any:
     """The same with lone surrogates, which no JSON may hold, written out as `\\ud800`."""
     if isinstance(value, str):

@@ -11,6 +11,7 @@ import normdoctor
 from normdoctor.facts import Location
 from normdoctor.findings import Finding, Severity
 from normdoctor.output.paths import shown_path
+from normdoctor.output.plainjson import plain
 from normdoctor.output.statistics import statistics
 from normdoctor.report import SCHEMA_VERSION
 
@@ -69,9 +70,9 @@ def finding_to_dict(
         "modules": list(finding.modules),
         "location": _place(finding.location),
         "related": [{"label": label, "location": _place(place)} for label, place in finding.related],
-        "evidence": _plain(finding.evidence),
+        "evidence": plain(finding.evidence),
         "sites": [
-            {"module": site.module, "evidence": _plain(site.evidence), "call": _place(site.call)}
+            {"module": site.module, "evidence": plain(site.evidence), "call": _place(site.call)}
             for site in finding.sites
         ],
         "fix": None if finding.fix is None else msgspec.to_builtins(finding.fix),
@@ -108,7 +109,3 @@ def _place(location: Location | None) -> dict[str, Any] | None:
     if location is None:
         return None
     return {**msgspec.to_builtins(location), "file": shown_path(location.file)}
-
-
-def _plain(evidence: dict[str, Any]) -> Any:
-    return msgspec.to_builtins(evidence, enc_hook=str)

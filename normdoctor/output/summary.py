@@ -54,7 +54,7 @@ def epilogue(report: Report, style: Style) -> list[str]:
             f"{style.paint('SKIPPED', 'yellow')} {style.clean(result.node_id)}: {style.clean(result.reason)}"
             for result in report.skipped
         ]
-    return lines + coverage(report, style)
+    return lines + [style.clean(sentence) for sentence in coverage(report, style)]
 
 
 def coverage(report: Report, style: Style) -> list[str]:

@@ -95,8 +95,10 @@ CASES = [
         "b = 2  # normdoctor: file-ignore[TST102]  # normdoctor: ignore[TST101]\n",
     ),
     ("b = f(\n    1,\n)\n", [finding(1, 3)], "b = f(  # normdoctor: ignore[TST101]\n    1,\n)\n"),
-    ("b = f(\n    g(\n  1),\n)\n", [finding(2, 3)], "b = f(\n    g(  # normdoctor: ignore[TST101]\n  1),\n)\n"),
-    ("b = f(\n    # one\n    1,\n)\n", [finding(2, 3)], "b = f(\n    # one\n    1,  # normdoctor: ignore[TST101]\n)\n"),
+    ("b = f(\n    g(\n  1),\n)\n", [finding(2, 3)],
+     "b = f(\n    g(  # normdoctor: ignore[TST101]\n  1),\n)\n"),
+    ("b = f(\n    # one\n    1,\n)\n", [finding(2, 3)],
+     "b = f(\n    # one\n    1,  # normdoctor: ignore[TST101]\n)\n"),
     ("b = 1 + \\\n    2\n", [finding(1, 2)], "b = 1 + \\\n    2  # normdoctor: ignore[TST101]\n"),
     (
         "if a:\n    b = 1 + \\\n        2\n",

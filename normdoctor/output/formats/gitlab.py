@@ -27,7 +27,9 @@ def render(report: Report, style: Style) -> str:
     for problem in report.problems:
         text = f"{problem.target}: {problem.message}"
         place = _place(target_file(problem.target), 1, 1)
-        print_of = _unique(hashlib.sha256(problem.target.encode()).hexdigest()[:16], seen)
+        print_of = _unique(
+            hashlib.sha256(problem.target.encode("utf-8", "backslashreplace")).hexdigest()[:16], seen
+        )
         entries.append(_row(text, "not-examined", print_of, "blocker", place))
     return to_text(entries, style)
 

@@ -15,7 +15,7 @@ from normdoctor.facts import Location
 from normdoctor.findings import Confidence, Finding, Severity, node_id
 from normdoctor.output import Format
 from normdoctor.output.paths import anchor_file, shown_path
-from normdoctor.output.plainjson import to_text
+from normdoctor.output.plainjson import plain, to_text
 from normdoctor.rules import find_rule
 from normdoctor.rules.base import page_of, summary_of
 
@@ -117,7 +117,7 @@ def _result(
     extra = {
         "confidence": str(finding.confidence),
         "target": finding.target,
-        "evidence": msgspec.to_builtins(finding.evidence, enc_hook=str),
+        "evidence": plain(finding.evidence),
         **({"help": finding.help} if finding.help else {}),
         **({"fix": msgspec.to_builtins(finding.fix)} if finding.fix else {}),
     }
@@ -168,9 +168,10 @@ def _physical(place: Location) -> dict[str, Any]:
     if place.end_line >= place.line and place.end_column > 0:
         region |= {"endLine": place.end_line, "endColumn": place.end_column}
     path = shown_path(place.file)
+    uri = quote(path.encode("utf-8", "backslashreplace"))
     if Path(path).is_absolute():
-        return {"artifactLocation": {"uri": Path(path).as_uri()}, "region": region}
-    return {"artifactLocation": {"uri": quote(path), "uriBaseId": ROOT}, "region": region}
+        return {"artifactLocation": {"uri": f"file:///{uri.lstrip('/')}"}, "region": region}
+    return {"artifactLocation": {"uri": uri, "uriBaseId": ROOT}, "region": region}
 
 
 FORMAT = Format("sarif", render, machine=True)
