@@ -168,7 +168,8 @@ def origin_of(graph: Graph, parameter: ParameterFact) -> Location | None:
 def destinations(graph: Graph, node: Node, through: frozenset[str]) -> set[str]:
     """Where the output of a layer goes, past nodes of these roles.
 
-    `layer` for another layer with weights, `output`, or the role of whatever else reads it.
+    With `linear` among them it goes past other layers, with `scale` past products with a number. The
+    answers are `layer` for another layer with weights, `output`, or the role of what else reads it.
     """
     found: set[str] = set()
     stack, seen = [node], {node.index}
@@ -181,13 +182,24 @@ def destinations(graph: Graph, node: Node, through: frozenset[str]) -> set[str]:
                 found.add("output")
             elif graph.norm_at(reader) is not None and "norm" not in through:
                 found.add("norm")
-            elif reader.kind in WEIGHTED and (reader.parameters or reader.kind != "matmul"):
+            elif (
+                "linear" not in through
+                and reader.kind in WEIGHTED
+                and (reader.parameters or reader.kind != "matmul")
+            ):
                 found.add("layer")
             elif reader.role in through or graph.transparent(reader):
+                stack.append(reader)
+            elif "scale" in through and _scales(reader):
                 stack.append(reader)
             else:
                 found.add(reader.role)
     return found
+
+
+def _scales(node: Node) -> bool:
+    """Does it multiply its only input by a number?"""
+    return node.kind in ("mul", "div") and len(node.inputs) == 1 and not node.parameters
 
 
 def looks_trained(graph: Graph, *, most: float = 0.5) -> bool:

@@ -22,8 +22,8 @@ SAMPLE = 2048
 MOMENTS = 1 << 13
 #: Fewer values than this tell distributions apart too seldom.
 LEAST = 32
-#: sqrt(n) D: 1.95 is exceeded by 0.1 % of samples (Kolmogorov's distribution).
-ACCEPTED = 1.95
+#: sqrt(n) D: 2.2 is exceeded by one sample in 8,000 (Kolmogorov's distribution).
+ACCEPTED = 2.2
 #: Extremes that so small a share of normal samples shows speak against it.
 RARE = 1e-5
 #: Rows of a matrix whose products are looked at.

@@ -162,7 +162,7 @@ class InitGain(Rule):
                 left.add(node.index)
             if layer is None or inherited or layer.use.parameter.name in done:
                 continue
-            if outside or self._off(graph, layer):
+            if (outside or self._off(graph, layer)) and not self._small_branch(graph, layer):
                 done.add(layer.use.parameter.name)
                 yield self._report(graph, layer, outside=outside)
 
@@ -185,6 +185,12 @@ class InitGain(Rule):
     def _inside(self, layer: _Layer) -> bool:
         low = self.options.default_low if layer.default else self.options.low
         return bool(low <= layer.after.square <= self.options.high)
+
+    @staticmethod
+    def _small_branch(graph: Graph, layer: _Layer) -> bool:
+        """Is it a branch that starts small, beside a skip that carries the signal?"""
+        ends = destinations(graph, layer.use.node, _PASSED | {"linear", "scale"})
+        return layer.after.square < 1 and bool(ends & {"add", "gate"})
 
     def _off(self, graph: Graph, layer: _Layer) -> bool:
         """Is the layer by itself off, whichever fan it was scaled for?"""

@@ -26,7 +26,7 @@ class NormInit(Rule):
 
     ## What it does
     Looks at the scale (gamma) of every norm before training: an error where all norms of a model start
-    at zero, a warning where some scales are negative or above 10.
+    at zero, a warning where three in ten scales of a norm are negative or one is above 10.
 
     ## Why is this bad?
     A norm multiplies what it has normalized by its scale. Zero on the last norm of a residual branch
@@ -78,7 +78,8 @@ class NormInit(Rule):
 
     ## When to ignore
     Where the scales are written before the first forward. The rule is silent for trained models and
-    weights from a checkpoint, for norms that add one to their scale, and for zeros on some norms only.
+    weights from a checkpoint, for norms that add one to their scale, for zeros on some norms only, and for
+    a few negative scales (RepVGG draws them with mean 0.1 and standard deviation 0.1).
 
     ## References
     - Goyal et al., 2017, "Accurate, Large Minibatch SGD", section 5.1: gamma = 0 on the last norm of each
@@ -93,9 +94,10 @@ class NormInit(Rule):
     requires = frozenset({"graph", "weights"})
 
     class Options(RuleOptions, frozen=True):
-        """`high`: scales above it are reported."""
+        """`high`: scales above it are reported. `negative`: the share of scales below zero to report."""
 
         high: float = 10.0
+        negative: float = 0.3
 
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Look at the scale of each norm."""
@@ -108,8 +110,9 @@ class NormInit(Rule):
                 yield self._dead(graph, scale, len(zero))
             return
         for scale in scales:
-            low, high = scale.value.minimum, scale.value.maximum
-            if low < 0 or high > self.options.high:
+            values = scale.value.values
+            negative = sum(one < 0 for one in values) / max(len(values), 1)
+            if negative > self.options.negative or scale.value.maximum > self.options.high:
                 yield self._strange(graph, scale)
 
     @staticmethod

@@ -56,7 +56,7 @@ class UnknownInit(Rule):
     models). The rule is silent for weights from a checkpoint and for fewer than 256 values.
 
     ## References
-    - Kolmogorov's distribution: a distance of 1.95 / sqrt(n) is exceeded by one sample of 1,000.
+    - Kolmogorov's distribution: a distance of 2.2 / sqrt(n) is exceeded by one sample in 8,000.
     - `normdoctor show` prints for each weight the initialization that it matches.
     """
 

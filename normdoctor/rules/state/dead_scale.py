@@ -73,6 +73,8 @@ class DeadScale(Rule):
             known = weights.get(f"{module.path}.weight" if module.path else "weight")
             if module.base not in NORMS or known is None or not known.finite or len(known.values) < 4:
                 continue
+            if known.init is not None and known.init.distribution in ("uniform", "normal"):
+                continue  # drawn, not trained
             sizes = [abs(value) for value in known.values]
             usual = median(sizes)
             dead = sum(size < self.options.share * usual for size in sizes)
