@@ -27,6 +27,8 @@ _ON_SKIP = frozenset("linear norm activation pool dropout reshape".split())
 _RANDOM = frozenset(
     "bernoulli rand rand_like randn randn_like empty new_empty empty_like uniform floor".split()
 )
+#: What tells one part of a split from another: such parts are not one skip.
+_PARTS = frozenset("chunk split unbind select_output narrow".split())
 _ATTENTION = frozenset({"attention", "softmax"})
 
 
@@ -199,7 +201,7 @@ def _with_projection(graph: Graph, add: Node, operands: list[Node]) -> Residual 
         passed: list[Node] = []
         current = operand
         while len(passed) < _LONGEST_SKIP and current.inputs:
-            if current.role not in _ON_SKIP and not light(graph, current):
+            if not light(graph, current) and (current.role not in _ON_SKIP or current.kind in _PARTS):
                 break
             if not light(graph, current):
                 passed.append(current)

@@ -10,7 +10,6 @@ from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule
 from normdoctor.rules.blocks import inside, residuals, strip
 
-
 #: Kinds that hand on the same values in the same places.
 _UNCHANGED = frozenset(
     "identity contiguous clone to type float half bfloat16 double type_as cpu cuda dropout".split()
