@@ -24,7 +24,7 @@ def rules_table(off: Mapping[str, str], levels: Mapping[str, str], width: int = 
             str(rule.confidence),
             "yes" if rule.fixable else "",
             ", ".join(sorted(rule.requires | rule.needs)),
-            f"off: {off[rule.code]}" if rule.code in off else "on",
+            f"off: {off[rule.code]}" if rule.code in off else "on, preview" if rule.preview else "on",
         )
         for rule in all_rules()
     ]

@@ -13,7 +13,6 @@ from xml.etree import ElementTree as ET
 
 import msgspec
 import pytest
-from markdown_it import MarkdownIt
 
 from normdoctor.facts import Location
 from normdoctor.findings import Applicability, Confidence, Finding, Fix, Severity, Site
@@ -150,6 +149,7 @@ def test_no_script_in_what_pages_show(name):
 
 
 def test_markdown_means_what_it_says():
+    MarkdownIt = pytest.importorskip("markdown_it").MarkdownIt
     page = MarkdownIt("commonmark").enable("table").render(render(evil(), "markdown"))
     tags = Tags()
     tags.feed(page)
