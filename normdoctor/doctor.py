@@ -127,10 +127,12 @@ def _check_or_note(session: Session, target: Target, settings: Settings, spec: s
 
 
 def facts_of(spec: str, settings: Settings) -> tuple[Facts, ...]:
-    """The facts of every model that a target string names."""
+    """The facts of every model that a target string names, with what its weights hold."""
+    from dataclasses import replace
+
     if settings.from_facts is not None:
         return load_facts(settings.from_facts)
-    request = _request(spec, settings)
+    request = replace(_request(spec, settings), requirements=frozenset({"weights"}))
     given = bool(settings.inputs_for(spec))
     return tuple(_explained(_examined(target, request), given=given) for target in _load(spec, settings))
 

@@ -49,7 +49,8 @@ class InitFact(msgspec.Struct, frozen=True, kw_only=True):
         low: The bound below, of uniform and truncated normal.
         high: The bound above.
         distance: The Kolmogorov-Smirnov distance between sample and distribution, times the root of the
-            sample's size: below 1.36 in 95 % of samples of that distribution, below 1.95 in 99.9 %; up to 2.2 is a match.
+            sample's size: below 1.36 in 95 % of samples of that distribution, below 1.95 in 99.9 %. Up to
+            2.2 counts as a match.
         sample: How many values were compared with the distribution; 0 where all were (orthogonal, ...).
         zeros: The share of exact zeros, which were left out of the comparison (padding rows, sparse).
     """

@@ -14,6 +14,7 @@ from normdoctor.graph import Graph
 from normdoctor.output.paths import shown_path
 from normdoctor.output.style import Style
 from normdoctor.output.table import table
+from normdoctor.rules.weights import described
 
 #: Role of a node or module to the kind of row that it makes.
 KINDS = {"norm": "norm", "activation": "activation", "softmax": "activation", "linear": "weight"}
@@ -32,9 +33,20 @@ USUAL = {
     "affine": ("True",),
     "track_running_stats": ("True",),
 }
-HEADERS = ("layer", "what", "line", "output", "weights", "settings", "before", "after", "params")
+HEADERS = (
+    *("layer", "what", "line", "output", "weights", "starts as", "settings", "before", "after", "params"),
+)
 #: Columns are not shortened below these widths.
-LEAST = {"layer": 20, "what": 11, "weights": 12, "settings": 23, "source": 16, "before": 11, "after": 11}
+LEAST = {
+    "layer": 20,
+    "what": 11,
+    "weights": 12,
+    "starts as": 30,
+    "settings": 23,
+    "source": 16,
+    "before": 11,
+    "after": 11,
+}
 TITLES = {
     "norm": ("norm", "norms"),
     "activation": ("activation", "activations"),
@@ -53,6 +65,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any] = {}
     weights: dict[str, tuple[int, ...]] = {}
     mode: str = ""
+    initial: dict[str, str] = {}
+    """The initialization that the values of each parameter match, where they are known."""
     before: str = ""
     after: str = ""
     parameters: int = 0
@@ -196,6 +210,7 @@ class _Rows:
         return {
             "settings": {name: value for name, value in settings.items() if not _usual(name, value)},
             "weights": self.weights(module),
+            "initial": self.initial(module),
             "mode": ("train" if module.training else "eval") if module else "",
             "parameters": self.size(module.path) if module else 0,
         }
@@ -206,6 +221,17 @@ class _Rows:
             return {}
         own = (self.graph.parameters[name] for name in module.parameters if name in self.graph.parameters)
         return {p.attribute: p.tensor.shape for p in own if p.kind == "parameter"}
+
+    def initial(self, module: ModuleFact | None) -> dict[str, str]:
+        """The initialization that the values of the module's own parameters match."""
+        found = {}
+        for name in module.parameters if module is not None else ():
+            parameter, value = self.graph.parameters.get(name), (self.facts.weights or {}).get(name)
+            if parameter is None or value is None or parameter.kind != "parameter":
+                continue
+            if text := described(value, parameter.tensor.shape, module, parameter.attribute):
+                found[parameter.attribute] = text
+        return found
 
     def size(self, path: str) -> int:
         composite = path in self.composite
@@ -239,7 +265,7 @@ def to_text(found: Inventory, kinds: Collection[str], style: Style) -> str:
         source = "source"
     if rows:
         headers = [source if name == "line" else name for name in HEADERS]
-        cells = [[style.clean(cell) for cell in _cells(row, found, source)] for row in rows]
+        cells = [[style.clean(cell) for cell in _cells(row, found, source, kinds)] for row in rows]
         parts += ["", table(cells, headers, style.width, right=("line", "params"), least=LEAST), ""]
     return "\n".join([*parts, *_totals(found, rows, kinds)]) + "\n"
 
@@ -254,7 +280,8 @@ def to_json(found: Sequence[Inventory], kinds: Collection[str]) -> str:
     return msgspec.json.format(msgspec.json.encode(payload, enc_hook=str), indent=2).decode() + "\n"
 
 
-def _cells(row: Row, found: Inventory, source: str) -> list[str]:
+def _cells(row: Row, found: Inventory, source: str, kinds: Collection[str]) -> list[str]:
+    values = "activation" not in kinds  # weights and norms alone: what they hold, in place of neighbours
     place = row.location
     where = "" if place is None else f"{shown_path(place.file)}:{place.line}"
     words = [f"called {row.calls} times"] if row.calls > 1 else []
@@ -268,9 +295,10 @@ def _cells(row: Row, found: Inventory, source: str) -> list[str]:
         where.rpartition(":")[2] if source == "line" else where,
         times(row.output),
         _weights(row.weights),
+        _initial(row.initial) if values else "",
         ", ".join(words),
-        row.before,
-        row.after,
+        "" if values else row.before,
+        "" if values else row.after,
         f"{row.parameters:,}" if row.parameters else "",
     ]
 
@@ -282,6 +310,15 @@ def _weights(weights: dict[str, tuple[int, ...]]) -> str:
     if len(weights) > 2:
         return f"{len(weights)} tensors"
     return ", ".join(f"{name} {times(shape)}" for name, shape in weights.items())
+
+
+def _initial(initial: dict[str, str]) -> str:
+    """`normal, std 0.02; bias zeros`: the weight first, the other parameters by name."""
+    if len(set(initial.values())) == 1 and len(initial) > 2:
+        return f"all {next(iter(initial.values()))}"
+    words = [initial["weight"]] if "weight" in initial else []
+    words += [f"{name} {text}" for name, text in initial.items() if name != "weight"]
+    return "; ".join(words)
 
 
 def _setting(name: str, value: Any) -> str:

@@ -188,18 +188,22 @@ def destinations(graph: Graph, node: Node, through: frozenset[str]) -> set[str]:
                 and (reader.parameters or reader.kind != "matmul")
             ):
                 found.add("layer")
-            elif reader.role in through or graph.transparent(reader):
-                stack.append(reader)
-            elif "scale" in through and _scales(reader):
+            elif (
+                reader.role in through
+                or graph.transparent(reader)
+                or ("scale" in through and _scales(reader))
+            ):
                 stack.append(reader)
             else:
                 found.add(reader.role)
     return found
 
 
-def _scales(node: Node) -> bool:
-    """Does it multiply its only input by a number?"""
-    return node.kind in ("mul", "div") and len(node.inputs) == 1 and not node.parameters
+def _scales(node: Node, through: frozenset[str]) -> bool:
+    """Does it multiply its only input by a number, and are such products gone past?"""
+    return (
+        "scale" in through and node.kind in ("mul", "div") and len(node.inputs) == 1 and not node.parameters
+    )
 
 
 def looks_trained(graph: Graph, *, most: float = 0.5) -> bool:
@@ -296,7 +300,8 @@ def described(value: WeightFact, shape: tuple[int, ...], module: ModuleFact | No
     if kind == "uniform":
         reach = max(-init.low, init.high)
         if init.low >= 0 or init.high <= 0 or abs(init.low + init.high) > 0.1 * reach:
-            return f"uniform in [{init.low:.3g}, {init.high:.3g}]"
+            low, high = (0.0 if abs(end) < 0.005 * reach else end for end in (init.low, init.high))
+            return f"uniform in [{low:.3g}, {high:.3g}]"
         text = f"uniform, bound {reach:.3g}"
         if bound is not None and _bounded(value, bound):
             base = module.base if module is not None else ""
