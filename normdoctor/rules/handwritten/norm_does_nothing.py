@@ -101,7 +101,7 @@ class NormDoesNothing(Rule):
             unused = [name for name in module.parameters if not any(name in one.parameters for one in nodes)]
             yield self.finding(
                 graph,
-                f"{module.type} {{modules}} {what} and normalizes nothing: its forward computes no statistics",
+                f"{module.type} {{modules}} {what}, but its forward normalizes nothing",
                 module=module.path,
                 confidence=Confidence.HIGH if derived and unused else Confidence.MEDIUM,
                 evidence={"calls": [one.kind for one in nodes][:12], "unused": unused},
