@@ -170,7 +170,7 @@ class _Reader:
             target_inputs=self.target_inputs(aliases),
             baseline=None if file.baseline is None else Path(os.path.relpath(root / file.baseline)),
             roles=file.roles,
-            loss=file.loss,
+            loss=file.loss and anchor(file.loss, root),
             device=file.device,
             import_timeout=file.import_timeout,
             root=root,
