@@ -119,3 +119,13 @@ def test_weights_and_a_reference(run, folder: Path) -> None:
     assert code == 0, text
     assert "weights loaded from w.pt" in text
     assert run("--weights", "whole.pt")[0] == 2
+
+
+def test_a_loss_in_the_settings_is_found_from_another_folder(
+    run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "normdoctor.toml").write_text('loss = "tools.py:loss_fn"\nselect = ["ND310"]\n')
+    (folder / "below").mkdir()
+    (folder / "below" / "model.py").write_text(MODEL)
+    monkeypatch.chdir(folder / "below")
+    assert run()[0] == 1
