@@ -128,11 +128,9 @@ def test_a_plugin_that_raises(cli, monkeypatch, tmp_path):
 
     from normdoctor import rules
 
-    page = "\n".join(
-        ["A rule of a plugin.", "## What it does", "## Why is this bad?", "## Example"]
-        + ["```python bad", "model = 1", "```", "```python good", "model = 1", "```"]
-        + ["## When to ignore", "## References"]
-    )
+    words = "What it does|Why is this bad?|Example|When to ignore|References"
+    fences = "\n".join(f"```python {role}\nmodel = 1\n```" for role in ("bad", "good"))
+    page = "A rule of a plugin.\n" + "".join(f"## {word}\n" for word in words.split("|")) + fences
     (tmp_path / "plug.py").write_text(
         "from normdoctor.rules.base import Rule\nclass FarRule(Rule):\n"
         f"    __doc__ = {page!r}\n    code = 'FAR101'\n    name = 'far-rule'\n"
