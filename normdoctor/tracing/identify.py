@@ -108,7 +108,9 @@ def _orthogonal(tensor: torch.Tensor, known: WeightFact) -> InitFact | None:
         return None
     matrix = tensor.detach().reshape(rows, rest) if tensor.is_contiguous() else tensor.detach().flatten(1)
     some = matrix[:_ROWS] if rows <= rest else matrix[:, :_ROWS].t()
-    tolerance = 1e-3 if tensor.dtype in (torch.float32, torch.float64) else 3e-2
+    # Products of independent rows are about 1 / sqrt(length); rounding leaves less than a tenth of that.
+    exact = tensor.dtype in (torch.float32, torch.float64)
+    tolerance = min(1e-3 if exact else 3e-2, 0.3 / math.sqrt(max(rows, rest)))
     some = some.float()
     first, second = float(some[0].dot(some[0])), float(some[1].dot(some[1]))
     if first == 0 or abs(second / first - 1) > tolerance:
