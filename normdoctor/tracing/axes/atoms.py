@@ -29,6 +29,8 @@ class Atoms:
         self._parts: list[Axis] = []
         #: (atom, place): the label follows that atom's; place > 0 for inner parts of a split.
         self._follows: list[list[tuple[int, int]]] = []
+        #: Not to be taken for features because a weight is applied along it.
+        self._unlike: list[bool] = []
 
     def new(self, size: int, label: str = "", strength: int = CERTAIN) -> Axis:
         """An axis that nothing else is known to be."""
@@ -38,7 +40,22 @@ class Atoms:
         self._strength.append(strength if label else 0)
         self._parts.append(())
         self._follows.append([])
+        self._unlike.append(False)
         return (len(self._parent) - 1,)
+
+    def unlike_features(self, size: int) -> Axis:
+        """An unknown axis that a weight applied along it does not make the features.
+
+        An axis of an input that is not its last, or what a weight applied along positions writes.
+        """
+        found = self.new(size)
+        self._unlike[found[0]] = True
+        return found
+
+    def may_be_features(self, axis: Axis) -> bool:
+        """Does a weight that is applied along this axis tell that it holds the features?"""
+        wide = self._wide(axis)
+        return len(wide) > 1 or not self._unlike[wide[0]]
 
     def derived(self, axis: Axis, size: int) -> Axis:
         """An axis of another size that stands for the same: a slice, a pooled or padded axis."""
@@ -67,9 +84,9 @@ class Atoms:
         """What an axis stands for: a label, several joined by `*`, or "" where a factor is unknown."""
         words: list[str] = []
         for atom in self._wide(axis):
-            label, _ = self._known(atom)
-            if not label:
-                label = self.text(self._parts[atom]) if self._parts[atom] else ""
+            label, how = self._known(atom)
+            if how <= LIKELY and self._parts[atom]:  # its parts may know better: heads of channels
+                label = self.text(self._parts[atom]) or label
             if not label:
                 return ""
             words += label.split("*")
@@ -139,11 +156,12 @@ class Atoms:
     def _link(self, one: int, two: int) -> Axis:
         (a, how_a), (b, how_b) = self._known(one), self._known(two)
         if a and b and a != b:
-            if how_a == how_b:
+            if {a, b} != {"channel", "heads"}:
                 return self.new(self._size[one])
-            one, two = (one, two) if how_a > how_b else (two, one)
+            one, two = (one, two) if how_a >= how_b else (two, one)
         elif b and not a:
             one, two = two, one
+        self._unlike[one] = self._unlike[one] or self._unlike[two]
         parts, others = self._parts[one], self._parts[two]
         self._parts[one] = parts or others
         self._parent[two] = one

@@ -20,9 +20,6 @@ class Flow:
         self.atoms = Atoms()
         self.nodes = facts.nodes
         self.axes: list[list[Axes]] = []
-        #: Atoms of inputs: the last axis of each, and the others.
-        self.last: set[int] = set()
-        self.inner: set[int] = set()
         #: Atoms of axes of indices into an embedding.
         self.embedded: set[int] = set()
         self.late: list[tuple[Axis, str]] = []
@@ -43,9 +40,10 @@ class Flow:
         seeds = self._seeds.get(node.index, ())
         found: list[Axis] = []
         for place, size in enumerate(node.shape):
-            label, strength = seeds[place] if place < len(seeds) else ("", 0)
-            axis = self.atoms.new(size, label, strength)
-            (self.last if place == len(node.shape) - 1 else self.inner).add(axis[0])
+            last = place == len(node.shape) - 1
+            axis = self.atoms.new(size) if last else self.atoms.unlike_features(size)
+            if place < len(seeds) and seeds[place][0]:
+                self.atoms.mark(axis, *seeds[place])
             found.append(axis)
         return [tuple(found)]
 

@@ -21,13 +21,14 @@ def linear(flow: Flow, node: Node) -> list[Axes]:
     *before, last = axes
     size = node.shape[-1]
     text = flow.text(last)
-    if not text and len(last) == 1:
-        atom = flow.atoms.find(last[0])
-        if any(flow.atoms.find(one) == atom for one in flow.inner):
-            return [(*before, flow.atoms.new(size))]
+    if text:
+        features = "batch" not in text and not _mixes_positions(flow, last, tuple(before))
+    else:
+        features = flow.atoms.may_be_features(last)
+    if not features:
+        return [(*before, flow.atoms.unlike_features(size))]
+    if not text:
         flow.atoms.mark(last, "channel")
-    elif "batch" in text or _mixes_positions(flow, last, tuple(before)):
-        return [(*before, flow.atoms.new(size))]
     return [(*before, flow.atoms.new(size, "channel"))]
 
 
@@ -49,7 +50,8 @@ def convolution(dims: int) -> Step:
         for axis in around:
             flow.atoms.mark(axis, word)
         out = node.shape
-        written = flow.atoms.new(out[place], "" if mixes else "channel")
+        size = out[place]
+        written = flow.atoms.unlike_features(size) if mixes else flow.atoms.new(size, "channel")
         moved = [
             flow.resized(axis, before, after)
             for axis, before, after in zip(around, shape[place + 1 :], out[place + 1 :], strict=True)
@@ -165,8 +167,10 @@ def attention(flow: Flow, node: Node) -> list[Axes]:
 
 def heads(flow: Flow, axis: Axis) -> None:
     """A part of the channels along which two activations are multiplied is heads."""
-    if flow.text(axis) == "channel" and flow.atoms.strength(axis) < USUAL:
-        flow.atoms.mark(axis, "heads")
+    if flow.text(axis) == "channel":
+        for atom in axis:
+            if flow.atoms.strength((atom,)) < USUAL:
+                flow.atoms.mark((atom,), "heads")
 
 
 STEPS: dict[str, Step] = {
