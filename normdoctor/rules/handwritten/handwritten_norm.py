@@ -166,7 +166,11 @@ def _replacement(graph: Graph, found: ByHand) -> tuple[str, bool]:
         size = str(sizes[0]) if len(sizes) == 1 else f"{sizes}"
         permuted = "" if trailing else " on the permuted tensor"
         plus = norm.evidence.get("gamma") == "1 + gamma"
-        exact = exact and not plus and not norm.groups
+        whole = 1
+        for one in sizes:
+            whole *= one
+        scaled = [graph.parameters[name].tensor.size for name in norm.scales if name in graph.parameters]
+        exact = exact and not plus and not norm.groups and all(one == whole for one in scaled)
         return f"{layer}({size}{eps}){permuted}{' with weight 1 + gamma' if plus else ''}", exact
     if norm.kind == "group_norm":
         return f"nn.GroupNorm({norm.groups}, {shape[1] if rank > 1 else '...'}{eps})", exact
