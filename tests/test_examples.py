@@ -31,6 +31,21 @@ FINDINGS = [
     ("lenet_bn.py", "ND101", "info", "classifier.4", "nn.Linear(120, 84),"),
     ("lenet_bn.py", "ND101", "info", "features.0", "nn.Conv2d(1, 6, kernel_size=5, padding=2),"),
     ("lenet_bn.py", "ND101", "info", "features.4", "nn.Conv2d(6, 16, kernel_size=5),"),
+    ("lenet_sigmoid_bn.py", "ND101", "info", "classifier.1", "nn.Linear(16 * 5 * 5, 120),"),
+    ("lenet_sigmoid_bn.py", "ND101", "info", "classifier.4", "nn.Linear(120, 84),"),
+    ("lenet_sigmoid_bn.py", "ND101", "info", "features.0", "nn.Conv2d(1, 6, kernel_size=5, padding=2),"),
+    ("lenet_sigmoid_bn.py", "ND101", "info", "features.4", "nn.Conv2d(6, 16, kernel_size=5),"),
+    *(
+        ("lenet_sigmoid_bn.py", code, level, norm, line)
+        for norm in ("features.1", "features.5", "classifier.2", "classifier.5")
+        for code, level, line in (
+            ("ND503", "error", "self.moving_mean = (1 - self.momentum) * self.moving_mean"),
+            ("ND503", "error", "self.moving_var = (1 - self.momentum) * self.moving_var"),
+            ("ND901", "info", "return self.gamma * (x - mean) / torch.sqrt(var + self.eps) + self.beta"),
+            ("ND903", "error", "return self.gamma * (x - mean) / torch.sqrt(var + self.eps) + self.beta"),
+        )
+    ),
+    ("mlp_init.py", "ND304", "info", "net.1", "nn.Sigmoid(),"),
 ]
 
 #: What `show` says: rows as their cells without the shapes between, and the totals.
@@ -127,7 +142,7 @@ def test_the_softmax_of_the_mlp_does_not_go_with_cross_entropy():
     report = normdoctor.check(
         found["model"], found["inputs"], loss=nn.CrossEntropyLoss(), labels=torch.zeros(32).long()
     )
-    assert [(f.code, f.severity.value) for f in report.findings] == [("ND310", "error")]
+    assert [(f.code, f.severity.value) for f in report.findings] == [("ND304", "info"), ("ND310", "error")]
     labels = torch.randint(10, (32,))
     fitting = normdoctor.check(
         found["model"], found["inputs"], loss=found["negative_log_likelihood"], labels=labels

@@ -87,7 +87,7 @@ TABLE: list[tuple[str, list[str], list[str]]] = [
     ("", ["expected a target", "nothing"], ["name a file"]),
     ("notes.txt", ["expected a Python file (.py)", "notes.txt"], [".py file that builds the model"]),
     ("lesson.ipynb", ["expected a Python file"], ["Export the notebook"]),
-    ("model.py:nett", ["no name `nett` in model.py"], ["Did you mean `Net`"]),
+    ("model.py:nett", ["no name `nett` in model.py"], ["Did you mean `net` or `Net`"]),
     ("model.py:nte.fc", ["no name `nte.fc`"], ["net"]),
     ("model.py:number", ["model.py:number", "found int (3)"], ["The file offers: net"]),
     ("model.py:weights", ["give an nn.Module", "found dict"], ["The file offers"]),
