@@ -35,10 +35,8 @@ def constant_weights(src):
     for call in hidden_layers(src):
         if init_is_last(src, call):
             name = src.attribute(call)
-            yield (
-                [after(src, call, f"{MARK}nn.init.constant_(self.{name}.weight, 0.05)"), src.mark(call)],
-                call,
-            )
+            edits = [after(src, call, f"{MARK}nn.init.constant_(self.{name}.weight, 0.05)"), src.mark(call)]
+            yield edits, call, DEPTHWISE if name == "dwconv" else ""
 
 
 @operator("ND401")
@@ -50,11 +48,12 @@ def zero_weights(src):
             yield [after(src, call, f"{MARK}nn.init.zeros_(self.{name}.weight)"), src.mark(call)], call, void
 
 
+DEPTHWISE = "a filter of one channel: no unit shares its input"
 ZERO_IS_MEANT = {
     "encoder q k v": "a factor or a term of attention may start at zero",
     "encoder out": "the last layer of a residual branch may start at zero",
     "convnext down": "the last layer of a residual branch may start at zero",
-    "convnext dwconv": "a filter of one channel breaks no symmetry",
+    "convnext dwconv": DEPTHWISE,
     "preact conv2": "the last layer of a residual branch may start at zero",
     "preact stem": "it learns: its bias and its input are not zero",
     "unet up1 up2": "a branch of a concatenation may start at zero",
@@ -102,7 +101,8 @@ def uniform_from_zero(src):
     for call in hidden_layers(src):
         if init_is_last(src, call):
             name = src.attribute(call)
-            yield [after(src, call, f"{MARK}nn.init.uniform_(self.{name}.weight)"), src.mark(call)], call
+            edits = [after(src, call, f"{MARK}nn.init.uniform_(self.{name}.weight)"), src.mark(call)]
+            yield edits, call, DEPTHWISE if name == "dwconv" else ""
 
 
 @operator("ND405")
@@ -125,8 +125,10 @@ def equal_units(src):
     for call in hidden_layers(src):
         if init_is_last(src, call):
             name = src.attribute(call)
-            text = f"{MARK}self.{name}.weight.data[1] = self.{name}.weight.data[0]"
-            yield [after(src, call, text), src.mark(call)], call
+            # The units of a transposed convolution lie along the second axis of its weight.
+            one, two = ("[:, 1]", "[:, 0]") if "Transpose" in src.name(call) else ("[1]", "[0]")
+            text = f"{MARK}self.{name}.weight.data{one} = self.{name}.weight.data{two}"
+            yield [after(src, call, text), src.mark(call)], call, DEPTHWISE if name == "dwconv" else ""
 
 
 @operator("ND408")

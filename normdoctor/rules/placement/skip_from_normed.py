@@ -183,11 +183,14 @@ class SkipFromNormed(Rule):
 
     def _report(self, graph: Graph, norm: Norm, residual: Residual) -> Finding:
         name = norm.output.module or norm.output.scope
+        own = norm.handwritten is not None and norm.handwritten.module != residual.scope
+        built = graph.modules[name].origin if own and name in graph.modules else None
         return self.finding(
             graph,
             f"the skip starts behind {graph.named(norm.output)}, and nothing reads its input: "
             "the block computes n + f(n) with n = norm(x)",
             node=norm.output,
+            location=built,
             evidence={"norm": name, "kind": norm.kind, "block": residual.scope},
             related=(("the sum", residual.add.location),),
             fix=Fix(title="Add to the block's input: x + f(norm(x))", applicability=Applicability.DISPLAY),

@@ -6,7 +6,7 @@ from torch import nn
 
 
 class Critic(nn.Module):
-    def __init__(self, state=12, hidden=64):
+    def __init__(self, state=17, hidden=64):
         super().__init__()
         self.fc1 = nn.Linear(state, hidden)
         self.fc2 = nn.Linear(hidden, hidden)
@@ -21,7 +21,7 @@ class Critic(nn.Module):
 
 
 class Policy(nn.Module):
-    def __init__(self, state=12, actions=4, hidden=64):
+    def __init__(self, state=17, actions=4, hidden=64):
         super().__init__()
         self.actor = nn.Sequential(
             nn.Linear(state, hidden),
@@ -44,5 +44,5 @@ def loss(output, labels):
 
 
 model = Policy()
-inputs = torch.randn(8, 12)
+inputs = torch.randn(8, 17)
 labels = torch.randint(0, 4, (8,))
