@@ -39,8 +39,16 @@ FINDINGS = [
         ("lenet_sigmoid_bn.py", code, level, norm, line)
         for norm in ("features.1", "features.5", "classifier.2", "classifier.5")
         for code, level, line in (
-            ("ND503", "error", "self.moving_mean = (1 - self.momentum) * self.moving_mean"),
-            ("ND503", "error", "self.moving_var = (1 - self.momentum) * self.moving_var"),
+            (
+                "ND503",
+                "error",
+                "self.moving_mean = (1 - self.momentum) * self.moving_mean + self.momentum * mean.detach()",
+            ),
+            (
+                "ND503",
+                "error",
+                "self.moving_var = (1 - self.momentum) * self.moving_var + self.momentum * var.detach()",
+            ),
             ("ND901", "info", "return self.gamma * (x - mean) / torch.sqrt(var + self.eps) + self.beta"),
             ("ND903", "error", "return self.gamma * (x - mean) / torch.sqrt(var + self.eps) + self.beta"),
         )
