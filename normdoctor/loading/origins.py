@@ -208,7 +208,7 @@ def _tensor_wrappers() -> Iterator[tuple[Any, str, Any, Any]]:
         def recording_truncated(tensor: Any, *args: Any, **kwargs: Any) -> Any:
             made = truncated(tensor, *args, **kwargs)
             numbers = dict(zip(("mean", "std", "a", "b"), args, strict=False)) | kwargs
-            values = [numbers.get(name) for name in ("mean", "std", "a", "b")]
+            values: list[Any] = [numbers.get(name) for name in ("mean", "std", "a", "b")]
             if isinstance(tensor, torch.Tensor) and all(isinstance(value, int | float) for value in values):
                 for origins in _RECORDER.here():
                     origins.truncations[tensor.data_ptr()] = Truncation(tuple(tensor.shape), *values)

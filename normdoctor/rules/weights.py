@@ -188,11 +188,7 @@ def destinations(graph: Graph, node: Node, through: frozenset[str]) -> set[str]:
                 and (reader.parameters or reader.kind != "matmul")
             ):
                 found.add("layer")
-            elif (
-                reader.role in through
-                or graph.transparent(reader)
-                or ("scale" in through and _scales(reader))
-            ):
+            elif reader.role in through or graph.transparent(reader) or _scales(reader, through):
                 stack.append(reader)
             else:
                 found.add(reader.role)
@@ -236,7 +232,7 @@ def default_bound(shape: tuple[int, ...], module: ModuleFact | None, attribute: 
     base = module.base if module is not None else ""
     hidden = module.config.get("hidden_size") if module is not None else None
     if isinstance(hidden, int) and hidden > 0:
-        return hidden**-0.5
+        return float(hidden**-0.5)
     if len(shape) < 2 or base in ("Embedding", "EmbeddingBag"):
         return None
     if base == "MultiheadAttention" and attribute != "out_proj.weight":
