@@ -26,7 +26,7 @@ NAMES = {
     "instance_norm": "InstanceNorm",
     "group_norm": "GroupNorm",
     "normalize": "L2 normalization",
-    "": "a standardization",
+    "": "standardization",
 }
 
 
@@ -42,7 +42,7 @@ class ByHand(NamedTuple):
     def label(self) -> str:
         """What to call it: the class of its own, or the norm that stands in another forward."""
         name = NAMES[self.norm.kind]
-        return f"{self.owner.type} {{modules}}" if self.owner else f"{name} by hand in {{modules}}"
+        return f"{self.owner.type} {{modules}}" if self.owner else f"the {name} in {{modules}}"
 
     @property
     def location(self) -> Location | None:
@@ -64,6 +64,14 @@ def by_hand(graph: Graph) -> Iterator[ByHand]:
         if norm.confirmed and key not in seen:
             seen.add(key)
             yield ByHand(norm, graph.nodes[norm.input], graph.nodes[norm.output], owners.get(place))
+
+
+def in_a_loss(graph: Graph, found: ByHand) -> bool:
+    """Does it stand in a forward that computes more, and serve nothing but a loss of that forward's?
+
+    Features are standardized so by Barlow Twins and VICReg: no layer is meant.
+    """
+    return found.owner is None and not reaches_output(graph, found.output)
 
 
 def reaches_output(graph: Graph, node: Node) -> bool:

@@ -194,3 +194,16 @@ def uses_batch_statistics(graph: Graph, node: Node) -> bool:
 def count(amount: int, noun: str) -> str:
     """A number with its noun: `1 value`, `64 values`."""
     return f"{amount:,} {noun}" + ("" if amount == 1 else "s")
+
+
+def beside(graph: Graph, first: Node, second: Node) -> str:
+    """The name of one layer as seen from another, so that equal pairs share one message."""
+    name, other = graph.label(first), graph.label(second)
+    parts = name.split(".")
+    common = 0
+    for one, two in zip(parts[:-1], other.split("."), strict=False):
+        if one != two:
+            break
+        common += 1
+    short = ".".join(parts[common:])
+    return name if not short or short.isdecimal() else short

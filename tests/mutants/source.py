@@ -9,7 +9,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 MARK = "\x01"
@@ -238,5 +238,6 @@ class Source:
         return Mutant(operator, self.net, text, frozenset(codes.split()), lines, line, void)
 
 
+@cache
 def all_sources() -> list[Source]:
     return [Source(file.stem, file.read_text(encoding="utf-8")) for file in sorted(NETS.glob("*.py"))]

@@ -74,7 +74,7 @@ def test_the_operators_are_many_and_every_net_takes_part():
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("mutant", _sample(), ids=_name)
+@pytest.mark.parametrize("mutant", list(_sample()), ids=_name)
 def test_sample(mutant):
     _assert_found(mutant)
 

@@ -14,6 +14,7 @@ from normdoctor.rules.layers import (
     CONVS,
     DENSE,
     TRANSPOSED,
+    beside,
     channel_axis,
     channels,
     groups_of,
@@ -210,7 +211,7 @@ class LinearAfterLinear(Rule):
 
     def _report(self, graph: Graph, first: Node, second: Node, sizes: tuple[int, int, int]) -> Finding:
         into, inner, out = sizes
-        name = _beside(graph, first, second)
+        name = beside(graph, first, second)
         return self.finding(
             graph,
             f"nothing nonlinear stands between `{name}` ({into} to {inner}) and {{modules}} "
@@ -220,16 +221,3 @@ class LinearAfterLinear(Rule):
             related=(("the layer in front of it", graph.where(first)),),
             fix=Fix(title="Put an activation between the two", applicability=Applicability.DISPLAY),
         )
-
-
-def _beside(graph: Graph, first: Node, second: Node) -> str:
-    """The name of the first layer as seen from the second, so that equal pairs share one message."""
-    name, other = graph.label(first), graph.label(second)
-    parts = name.split(".")
-    common = 0
-    for one, two in zip(parts[:-1], other.split("."), strict=False):
-        if one != two:
-            break
-        common += 1
-    short = ".".join(parts[common:])
-    return name if not short or short.isdecimal() else short

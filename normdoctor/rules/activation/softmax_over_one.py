@@ -125,7 +125,7 @@ def _maker(graph: Graph, node: Node, axis: int, depth: int) -> Node | None:
     if not passes and node.role not in _KEEPING_ROLES:
         return None
     found = None
-    for source in graph.inputs(node):
+    for source in graph.inputs(node)[: 1 if node.kind == "masked_fill" else None]:
         if source.role == "parameter":
             continue
         place = back(graph, node, axis, source)

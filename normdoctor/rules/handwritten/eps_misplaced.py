@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule
-from normdoctor.rules.byhand import NAMES, by_hand
+from normdoctor.rules.byhand import NAMES, by_hand, in_a_loss
 
 
 class EpsMisplaced(Rule):
@@ -99,11 +99,12 @@ class EpsMisplaced(Rule):
         """Look at where eps stands in each confirmed norm."""
         for found in by_hand(graph):
             norm = found.norm
-            if norm.kind == "normalize" or norm.frozen or norm.inverted:
+            if norm.kind == "normalize" or norm.frozen or norm.inverted or in_a_loss(graph, found):
                 continue
             what = NAMES[norm.kind]
+            zero = "zeros" if norm.kind == "rms_norm" else "a constant input"
             if norm.eps_place == "none" and not self._guarded(graph, norm.nodes):
-                told = f"{found.label} adds no eps: {what} of a constant input divides by zero"
+                told = f"{found.label} adds no eps: {what} of {zero} divides by zero"
                 grave = bool(norm.kind)
             elif norm.eps_place == "outside":
                 told = f"{found.label} adds eps {norm.eps:g} behind the root; torch's layers add it under it"

@@ -8,7 +8,7 @@ from normdoctor import facts
 from normdoctor.findings import Applicability, Finding, Fix, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule
-from normdoctor.rules.byhand import NAMES, ByHand, by_hand
+from normdoctor.rules.byhand import NAMES, ByHand, by_hand, in_a_loss
 from normdoctor.rules.layers import count
 
 
@@ -117,13 +117,17 @@ class HandwrittenNorm(Rule):
         """Report every confirmed norm that has a name."""
         for found in by_hand(graph):
             norm = found.norm
-            if not norm.kind or norm.inverted or "factor" in norm.evidence:
+            over_batch = 0 in norm.reduced and not norm.running  # ND902's concern
+            if not norm.kind or norm.inverted or "factor" in norm.evidence or over_batch:
+                continue
+            if in_a_loss(graph, found):
                 continue
             layer, exact = _replacement(graph, found)
+            name = f"{found.owner.type} {{modules}}" if found.owner else "{modules}"
             how = "computes the same" if exact else "comes closest"
             yield self.finding(
                 graph,
-                f"{found.label} computes {NAMES[norm.kind]} {_over(found)} by hand; {layer} {how}",
+                f"{name} computes {NAMES[norm.kind]} {_over(found)} by hand; {layer} {how}",
                 module=found.module,
                 location=found.location,
                 evidence={
@@ -181,6 +185,8 @@ def _replacement(graph: Graph, found: ByHand) -> tuple[str, bool]:
     last = 1 in norm.reduced and rank > 2
     name = "nn.BatchNorm" if norm.kind == "batch_norm" else "nn.InstanceNorm"
     usual = last or norm.frozen or norm.reduced in (tuple(range(2, rank)), (0, *range(2, rank)))
+    if norm.kind == "batch_norm":
+        usual = usual and (not norm.modes or list(norm.modes.values()) == ["batch", "running"] * 2)
     where = " on the permuted tensor" if last else ""
     features = shape[-1] if last else channels
     return f"{name}{spatial}d({features}{eps}){where}", exact and usual

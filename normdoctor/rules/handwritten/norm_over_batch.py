@@ -8,7 +8,7 @@ from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.axes import words
 from normdoctor.rules.base import Rule
-from normdoctor.rules.byhand import NAMES, ByHand, by_hand, reaches_output
+from normdoctor.rules.byhand import ByHand, by_hand, reaches_output
 
 
 class NormOverBatch(Rule):
@@ -127,7 +127,7 @@ class NormOverBatch(Rule):
             yield self.finding(
                 graph,
                 f"{found.label} takes its statistics over the batch (axis 0, {size} samples) in eval mode "
-                f"too: each sample's {NAMES[norm.kind]} depends on the others",
+                "too: each sample's output depends on the others",
                 module=found.module,
                 location=found.location,
                 severity=Severity.WARNING if aside else None,

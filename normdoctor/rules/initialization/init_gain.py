@@ -164,6 +164,7 @@ class InitGain(Rule):
                 continue
             if (outside or self._off(graph, layer)) and not self._small_branch(graph, layer):
                 done.add(layer.use.parameter.name)
+                left.add(node.index)
                 yield self._report(graph, layer, outside=outside)
 
     @staticmethod

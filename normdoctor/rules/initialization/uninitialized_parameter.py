@@ -8,10 +8,8 @@ from normdoctor.facts import ParameterFact, WeightFact
 from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule
-from normdoctor.rules.layers import WEIGHTED, count
-from normdoctor.rules.weights import origin_of
-
-_FACTORS = WEIGHTED | {"einsum", "embedding", "mul"}
+from normdoctor.rules.layers import count
+from normdoctor.rules.weights import all_uses, origin_of
 
 
 class UninitializedParameter(Rule):
@@ -114,7 +112,7 @@ class UninitializedParameter(Rule):
 
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Look at the values of every parameter."""
-        factors = {name for node in graph.nodes if node.kind in _FACTORS for name in node.parameters}
+        factors = {use.parameter.name for use in all_uses(graph)}
         for name, value in sorted((graph.facts.weights or {}).items()):
             parameter = graph.parameters.get(name)
             if parameter is None or not value.count:

@@ -8,6 +8,7 @@ from normdoctor.findings import Applicability, Finding, Fix, Severity
 from normdoctor.graph import Graph, Norm
 from normdoctor.rules.base import Rule
 from normdoctor.rules.blocks import light_readers, norms_on
+from normdoctor.rules.layers import beside
 
 _KINDS = frozenset({"batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm"})
 
@@ -86,14 +87,14 @@ class NormAfterNorm(Rule):
         return bool(readers) and all(reader.index in own for reader in readers)
 
     def _report(self, graph: Graph, first: Norm, second: Norm) -> Finding:
-        name = graph.label(first.output)
+        name = beside(graph, first.output, second.output)
         same = first.kind == second.kind
         what = "has normalized the same way" if same else f"({first.kind}) has normalized"
         return self.finding(
             graph,
             f"{graph.named(second.output)} normalizes what `{name}` {what} just before",
             node=second.output,
-            evidence={"first": name, "kinds": [first.kind, second.kind]},
+            evidence={"first": graph.label(first.output), "kinds": [first.kind, second.kind]},
             related=(("the first norm", graph.where(first.output)),),
             fix=Fix(title="Drop one of the two", applicability=Applicability.DISPLAY),
         )

@@ -8,7 +8,7 @@ from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule
 from normdoctor.rules.chains import preserves, walk_back
-from normdoctor.rules.layers import WEIGHTED, frozen
+from normdoctor.rules.layers import WEIGHTED, beside, frozen
 
 _SCALE_FREE = frozenset({"batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm"})
 
@@ -82,7 +82,7 @@ class NormAfterWeightReparametrization(Rule):
             )
             yield self.finding(
                 graph,
-                f"{graph.named(norm.output)} cancels the scale of `{module.path}`, "
+                f"{graph.named(norm.output)} cancels the scale of `{beside(graph, before, norm.output)}`, "
                 f"which is under {way}: {bound} has no effect",
                 node=norm.output,
                 severity=Severity.WARNING if way == "spectral_norm" else Severity.INFO,

@@ -84,7 +84,8 @@ def _usual(labels: list[tuple[str, int]], shape: tuple[int, ...], batch: int | N
         labels[0] = ("batch", USUAL)
     if len(labels) == 2 and not words[1] and ids:
         labels[1] = ("time", USUAL)
-    if len(labels) == 3 and not words[1] and words[2] == "channel" and labels[0][0] == "batch":
+    certain = len(labels) == 3 and words[2] == "channel" and labels[2][1] > LIKELY
+    if certain and not words[1] and labels[0][0] == "batch":
         labels[1] = ("time", LIKELY)
 
 
