@@ -97,6 +97,13 @@ def bias_of(graph: Graph, node: Node) -> ParameterFact | None:
     return next((one for one in found if len(one.tensor.shape) == 1), None)
 
 
+def of_one_sample(graph: Graph, node: Node) -> bool:
+    """Was the batch folded into the channels in front of a BatchNorm, which makes an InstanceNorm of it?"""
+    before = graph.nodes[node.inputs[0]]
+    source = graph.through(before)
+    return before.shape[:1] == (1,) and source.shape[:1] != (1,)
+
+
 def scale_and_shift(node: Node) -> tuple[str | None, str | None]:
     """The names of the parameters that a norm multiplies with and adds: gamma and beta.
 

@@ -152,7 +152,8 @@ def test_the_place_of_a_parameter_is_its_own_line():
         "        super().__init__()\n        self.a = nn.Parameter(torch.rand(32, 32))\n"
         "        self.b = nn.Parameter(\n            torch.empty(32, 32)\n        )\n"
         "        self.c = nn.Parameter(torch.full((32, 32), 0.1))\n        self.d = nn.Linear(32, 4)\n\n"
-        "    def forward(self, x):\n        return self.d(((x @ self.a).relu() @ self.b).relu() @ self.c)\n\n\n"
+        "    def forward(self, x):\n"
+        "        return self.d(((x @ self.a).relu() @ self.b).relu() @ self.c)\n\n\n"
         "model = nn.Sequential(Net())\ninputs = torch.zeros(2, 32)\n"
     )
     found = {
@@ -186,7 +187,10 @@ def test_weights_from_rand(use):
 
 def test_weights_from_rand_in_layers():
     assert "ND404" in codes(edited(Mlp, lambda m: m.layers[0].weight.uniform_()), VECTOR)
-    conv = lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3))  # noqa: E731
+
+    def conv():
+        return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3))
+
     assert "ND404" in codes(edited(conv, lambda m: m[0].weight.copy_(torch.rand_like(m[0].weight))), IMAGE)
 
 
@@ -223,7 +227,8 @@ def test_norms_that_start_wrong():
     def stack():
         return nn.Sequential(
             nn.Conv2d(3, 16, 3, bias=False), nn.BatchNorm2d(16), nn.LeakyReLU(0.1),
-            nn.Conv2d(16, 16, 3, bias=False), nn.BatchNorm2d(16), nn.LeakyReLU(0.1), nn.Flatten(), nn.Linear(16 * 28 * 28, 4),
+            nn.Conv2d(16, 16, 3, bias=False), nn.BatchNorm2d(16), nn.LeakyReLU(0.1),
+            nn.Flatten(), nn.Linear(16 * 28 * 28, 4),
         )  # fmt: skip
 
     assert "ND407" in codes(edited(stack, lambda m: (m[1].weight.zero_(), m[4].weight.zero_())), IMAGE)

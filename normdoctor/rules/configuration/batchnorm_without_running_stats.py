@@ -8,7 +8,7 @@ from normdoctor.facts import ModuleFact, Node
 from normdoctor.findings import Applicability, Finding, Fix
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule
-from normdoctor.rules.layers import owner, tracks_statistics
+from normdoctor.rules.layers import of_one_sample, owner, tracks_statistics
 
 
 class BatchnormWithoutRunningStats(Rule):
@@ -114,7 +114,7 @@ class BatchnormWithoutRunningStats(Rule):
         """Report each BatchNorm of an activation without running statistics, once."""
         seen: set[object] = set()
         for node in graph.by_role("norm"):
-            if node.kind != "batch_norm" or not node.inputs or self._folded(graph, node):
+            if node.kind != "batch_norm" or not node.inputs or of_one_sample(graph, node):
                 continue
             tracking = tracks_statistics(graph, node)
             if tracking and not node.config.get("active_in_eval"):
@@ -125,13 +125,6 @@ class BatchnormWithoutRunningStats(Rule):
                 continue
             seen.add(key)
             yield self._report(graph, node, module, tracking=tracking)
-
-    @staticmethod
-    def _folded(graph: Graph, node: Node) -> bool:
-        """Was the batch folded into the channels in front of it, so that each sample is by itself?"""
-        before = graph.nodes[node.inputs[0]]
-        source = graph.through(before)
-        return before.shape[:1] == (1,) and source.shape[:1] != (1,)
 
     def _report(self, graph: Graph, node: Node, module: ModuleFact | None, *, tracking: bool) -> Finding:
         plain = module is not None and module.leaf

@@ -8,7 +8,7 @@ from normdoctor.facts import ParameterFact, WeightFact
 from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule
-from normdoctor.rules.layers import count
+from normdoctor.rules.layers import CONVS, DENSE, TRANSPOSED, count, weight_of
 from normdoctor.rules.weights import all_uses, origin_of
 
 
@@ -113,6 +113,9 @@ class UninitializedParameter(Rule):
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Look at the values of every parameter."""
         factors = {use.parameter.name for use in all_uses(graph)}
+        # Kernels that are plain tensors are no weights to other rules, but layers multiply by them.
+        layers = [node for node in graph.nodes if node.kind in CONVS | TRANSPOSED | DENSE and node.inputs]
+        factors |= {weight.name for node in layers if (weight := weight_of(graph, node)) is not None}
         for name, value in sorted((graph.facts.weights or {}).items()):
             parameter = graph.parameters.get(name)
             if parameter is None or not value.count:

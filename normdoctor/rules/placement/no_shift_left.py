@@ -8,7 +8,7 @@ from normdoctor.facts import Node
 from normdoctor.findings import Applicability, Confidence, Finding, Fix, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule
-from normdoctor.rules.layers import owner
+from normdoctor.rules.layers import of_one_sample, owner
 
 _ACTIVATIONS = frozenset(
     "relu relu6 leaky_relu prelu rrelu elu selu celu gelu silu mish hardswish hardtanh sigmoid "
@@ -100,19 +100,26 @@ class NoShiftLeft(Rule):
 
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Look at what reads each norm without a shift."""
-        instances = [node for node in graph.by_role("norm") if node.kind == "instance_norm"]
+        instances = [node for node in graph.by_role("norm") if self._kind(graph, node) == "instance_norm"]
         plain = all(not self._shifted(graph, node) for node in instances)
         done: set[str] = set()
         for norm in graph.by_role("norm"):
-            if norm.kind not in ("batch_norm", "instance_norm") or self._shifted(graph, norm):
+            kind = self._kind(graph, norm)
+            if kind not in ("batch_norm", "instance_norm") or self._shifted(graph, norm):
                 continue
-            if norm.kind == "instance_norm" and plain:
+            if kind == "instance_norm" and plain:
                 continue
             readers = graph.readers(norm)
             name = graph.label(norm)
             if readers and all(reader.kind in _ACTIVATIONS for reader in readers) and name not in done:
                 done.add(name)
                 yield self._report(graph, norm, readers[0])
+
+    @staticmethod
+    def _kind(graph: Graph, norm: Node) -> str:
+        """The kind of a norm; a BatchNorm of samples that lie in the channels is an InstanceNorm."""
+        folded = norm.kind == "batch_norm" and bool(norm.inputs) and of_one_sample(graph, norm)
+        return "instance_norm" if folded else norm.kind
 
     @staticmethod
     def _shifted(graph: Graph, norm: Node) -> bool:
@@ -123,7 +130,7 @@ class NoShiftLeft(Rule):
     def _report(self, graph: Graph, norm: Node, activation: Node) -> Finding:
         module = owner(graph, norm)
         what = module.type if module is not None else norm.kind
-        batch = norm.kind == "batch_norm"
+        batch = self._kind(graph, norm) == "batch_norm"
         edit = module is not None and module.leaf
         return self.finding(
             graph,
