@@ -225,7 +225,7 @@ def _check(
             from normdoctor.probing import measure
 
             with target.active():
-                facts = measure(target.model, data, facts)
+                facts = measure(target.model, data, facts, needs=session.needs(target.name, spec))
     if examination.error is not None:
         session.problem(target.name, examination.error)
     session.check(facts, spec)

@@ -69,6 +69,11 @@ class Session:
         rules = self.settings.selection(target, spec).rules
         return frozenset().union(*(rule.requires for rule in rules))
 
+    def needs(self, target: str | None = None, spec: str | None = None) -> frozenset[str]:
+        """What the selected rules need to be measured."""
+        rules = self.settings.selection(target, spec).rules
+        return frozenset().union(*(rule.needs for rule in rules))
+
     def check(self, facts: Facts, spec: str | None = None) -> None:
         """Run the selected rules on one target; `spec` is what the user asked for it with."""
         self._facts.append(facts)

@@ -1,62 +1,86 @@
-"""Watching the activations of a live model from the outside, by hooks that all come off again."""
+"""Watching a live model from the outside, by hooks that all come off again.
+
+Modules say by hooks where a call stands; a torch function mode, entered for the time of each outermost
+forward, sees the calls themselves, so that `F.relu(x)` counts as `nn.ReLU` does. What is measured of a
+call is up to the collectors.
+"""
 
 from __future__ import annotations
 
 import threading
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from normdoctor.probing.statistics import UnitActivity
+from normdoctor.probing.calls import Call, Classifier, SiteKey, observable, unit_axis
 
-#: The ReLU family: calls whose output is exactly zero for a unit that is off.
-RELUS: dict[Any, str] = {
-    F.relu: "relu",
-    torch.relu: "relu",
-    torch.relu_: "relu",
-    Tensor.relu: "relu",
-    Tensor.relu_: "relu",
-    F.relu6: "relu6",
-}
 
-#: Calls after which the units lie along the last axis, or along the axis behind the batch.
-LAST_AXIS = frozenset({"linear", "matmul", "__matmul__", "mm", "addmm", "bmm", "layer_norm", "rms_norm"})
-CHANNEL_AXIS = frozenset({"batch_norm", "instance_norm", "group_norm"})
+class Collector(Protocol):
+    """Measures something of every call of its roles, on the device.
 
-#: A site: the innermost module in whose forward an activation runs, and which of its calls it is.
-SiteKey = tuple[str, int]
+    `need` names its figures among the measurements, as rules ask for them. A collector must start no
+    transfer to the host before it is read: `tensors` hands over what it has, `read` gets the same on the
+    host, as float64, and returns plain data by site.
+    """
+
+    need: str
+    roles: frozenset[str]
+
+    def start(self, model: nn.Module, inputs: Sequence[Any]) -> None:
+        """A forward of the model begins; `inputs` are its tensors, positional and by name."""
+
+    def before(self, key: SiteKey, role: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call of one of `roles` is about to run; what is returned is handed to `after`."""
+
+    def after(self, call: Call, before: Any) -> None:
+        """The call has run."""
+
+    def end(self, output: Any) -> None:
+        """The forward is over and returned `output`."""
+
+    def abort(self) -> None:
+        """The forward raised: what it has added so far does not count."""
+
+    def tensors(self) -> list[Tensor]:
+        """What to copy to the host."""
+
+    def read(self, values: Sequence[Tensor]) -> dict[str, Any]:
+        """The figures, by site."""
 
 
 class Observer:
-    """Counts the activity of every ReLU in the forwards of `model` while it is attached.
+    """Shows the forwards of `model` to collectors while it is attached.
 
-    Modules say by hooks where a call stands; a torch function mode, entered for the time of each outermost
-    forward, sees the calls themselves, so that `F.relu(x)` counts as `nn.ReLU` does. Forwards that run
-    inside a backward (checkpointing) are no new observations and are left out.
+    Forwards that run inside a backward (checkpointing) are no new observations and are left out, and so
+    are those in another thread than the first (replicas of DataParallel) and those under `torch.compile`.
     """
 
-    def __init__(self, model: nn.Module, budget: int | None = None) -> None:
+    def __init__(self, model: nn.Module, collectors: Sequence[Collector]) -> None:
         self.model = model
-        self.budget = budget
-        self.sites: dict[SiteKey, UnitActivity] = {}
+        self.collectors = collectors
         self.forwards = 0
         self._handles: list[RemovableHandle] = []
         self._stack: list[tuple[str, nn.Module]] = []
-        self._calls: dict[str, int] = {}
+        self._calls: dict[tuple[str, str], int] = {}
         self._mode: _Mode | None = None
         self._axis = -1
         self._thread: int | None = None
+        self._classify = Classifier()
+        self._wanted: dict[str, list[Collector]] = {}
+        for collector in collectors:
+            for role in collector.roles:
+                self._wanted.setdefault(role, []).append(collector)
 
     def attach(self) -> None:
         """Put the hooks on."""
         for path, module in self.model.named_modules():
             if isinstance(module, torch.jit.ScriptModule):
                 continue
-            before = module.register_forward_pre_hook(_Hook(self, path, enters=True))
+            before = module.register_forward_pre_hook(_Hook(self, path, enters=True), with_kwargs=True)
             after = module.register_forward_hook(_Hook(self, path, enters=False), always_call=True)
             self._handles += [before, after]
 
@@ -64,64 +88,80 @@ class Observer:
         """Take all hooks off. May be called at any time, and more than once."""
         while self._handles:
             self._handles.pop().remove()
-        self._leave()
+        self._leave(None, ended=False)
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """The figures of every site, by its name: the module path, with `#1` for a second call."""
-        found: dict[str, dict[str, Any]] = {}
-        for (path, call), activity in self.sites.items():
-            figures = activity.read()
-            if figures is not None:
-                found[f"{path}#{call}" if call else path] = {"module": path, "call": call, **figures}
-        return found
+        """The figures of every collector, by the name of its need. Waits for the device, once."""
+        tensors = [collector.tensors() for collector in self.collectors]
+        values = iter(to_host([one for group in tensors for one in group]))
+        return {
+            collector.need: collector.read([next(values) for _ in group])
+            for collector, group in zip(self.collectors, tensors, strict=True)
+        }
 
-    def enter(self, path: str, module: nn.Module) -> None:
+    def enter(self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A forward begins."""
         if torch.compiler.is_compiling() or _in_backward() or not self._own_thread():
             return
         if not self._stack:
-            self.forwards += 1
             self._calls.clear()
             self._axis = -1
+            inputs = (*args, *kwargs.values())
+            for collector in self.collectors:
+                collector.start(module, inputs)
             self._mode = _Mode(self)
             self._mode.__enter__()  # type: ignore[no-untyped-call]
         self._stack.append((path, module))
 
-    def exit(self, module: nn.Module) -> None:
-        """A forward ends, perhaps with an exception."""
+    def exit(self, module: nn.Module, output: Any) -> None:
+        """A forward ends, perhaps with an exception: then `output` is None."""
         if any(module is entered for _, entered in self._stack) and self._own_thread() and not _in_backward():
             while self._stack.pop()[1] is not module:
                 pass
             if not self._stack:
-                self._leave()
+                self._leave(output, ended=output is not None)
 
-    def saw(self, function: Any, kwargs: dict[str, Any], result: Any) -> None:
-        """A torch call returned."""
-        if not isinstance(result, Tensor) or not self._stack:
-            return
-        name = getattr(function, "__name__", "")
-        if name in LAST_AXIS:
-            self._axis = -1
-        elif name in CHANNEL_AXIS or name.startswith("conv"):
-            self._axis = 1 if result.dim() != _unbatched_rank(name) else 0
-        kind = RELUS.get(function) or _clipped(function, kwargs)
-        if kind and result.dim() > 0 and not result.is_meta and not _is_wrapped(result):
-            self._count(kind, result)
-
-    def _count(self, kind: str, result: Tensor) -> None:
+    def call(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run one call of torch and show it to the collectors of its role."""
+        kind, role = self._classify(function)
+        wanted = self._wanted.get(role)
+        if not wanted or not self._stack:
+            return self._noted(kind, function(*args, **kwargs))
+        kind = _kind(kind, args, kwargs)
         path = self._stack[-1][0]
-        call = self._calls.get(path, 0)
-        self._calls[path] = call + 1
-        activity = self.sites.setdefault((path, call), UnitActivity(kind, self.budget))
-        axis = self._axis if -result.dim() <= self._axis < result.dim() else -1
+        index = self._calls.get((path, kind), 0)
+        self._calls[path, kind] = index + 1
+        key = (path, kind, index)
         with torch.no_grad():
-            activity.add(result, axis % result.dim())
+            before = [collector.before(key, role, args, kwargs) for collector in wanted]
+        result = self._noted(kind, function(*args, **kwargs))
+        output = result[0] if isinstance(result, tuple) and result else result
+        if observable(output):
+            axis = self._axis if -output.dim() <= self._axis < output.dim() else -1
+            call = Call(key, role, args, kwargs, output, axis % output.dim())
+            with torch.no_grad():
+                for collector, noted in zip(wanted, before, strict=True):
+                    collector.after(call, noted)
+        return result
 
-    def _leave(self) -> None:
+    def _noted(self, kind: str, result: Any) -> Any:
+        if isinstance(result, Tensor):
+            self._axis = unit_axis(kind, result, self._axis)
+        return result
+
+    def _leave(self, output: Any, *, ended: bool) -> None:
         self._stack.clear()
-        if self._mode is not None:
-            mode, self._mode = self._mode, None
-            mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        if self._mode is None:
+            return
+        mode, self._mode = self._mode, None
+        mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            for collector in self.collectors:
+                if ended:
+                    collector.end(output)
+                else:
+                    collector.abort()
+        self.forwards += ended
 
     def _own_thread(self) -> bool:
         """Do we run in the thread of the first forward? Replicas of DataParallel do not."""
@@ -137,10 +177,7 @@ class _Mode(TorchFunctionMode):
         self.observer = observer
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        self.observer.saw(func, kwargs, result)
-        return result
+        return self.observer.call(func, args, kwargs or {})
 
 
 class _Hook:
@@ -151,11 +188,11 @@ class _Hook:
         self.path = path
         self.enters = enters
 
-    def __call__(self, module: nn.Module, *_: Any) -> None:
+    def __call__(self, module: nn.Module, args: Any, last: Any = None) -> None:
         if self.enters:
-            self.observer.enter(self.path, module)
+            self.observer.enter(self.path, module, args, last or {})
         else:
-            self.observer.exit(module)
+            self.observer.exit(module, last)
 
     def __deepcopy__(self, memo: Any) -> Any:
         return _nothing
@@ -172,20 +209,27 @@ def _remains() -> Any:
     return _nothing
 
 
-def _clipped(function: Any, kwargs: dict[str, Any]) -> str | None:
-    """`nn.ReLU6` calls `hardtanh(x, 0, 6)`, of which a function mode sees the bounds by keyword."""
-    return "relu6" if function is F.hardtanh and kwargs.get("min_val") == 0 else None
+def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Copies on the host, as float64, by one transfer a device."""
+    found: dict[int, Tensor] = {}
+    for device in {tensor.device: None for tensor in tensors}:
+        places = [i for i, tensor in enumerate(tensors) if tensor.device == device]
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        flat = torch.cat([tensors[i].detach().to(wide).flatten() for i in places]).cpu().double()
+        parts = torch.split(flat, [tensors[i].numel() for i in places])
+        for i, part in zip(places, parts, strict=True):
+            found[i] = part.reshape(tensors[i].shape)
+    return [found[i] for i in range(len(tensors))]
 
 
-def _unbatched_rank(name: str) -> int | None:
-    """The rank of an input without a batch, which convolutions take too."""
-    return next((rank for rank in (2, 3, 4) if name.endswith(f"{rank - 1}d")), None)
+def _kind(kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """`nn.ReLU6` calls `hardtanh(x, 0, 6)`."""
+    if kind != "hardtanh":
+        return kind
+    low = args[1] if len(args) > 1 else kwargs.get("min_val", -1.0)
+    high = args[2] if len(args) > 2 else kwargs.get("max_val", 1.0)
+    return "relu6" if (low, high) == (0, 6) else kind
 
 
 def _in_backward() -> bool:
     return bool(torch._C._current_graph_task_id() != -1)
-
-
-def _is_wrapped(tensor: Tensor) -> bool:
-    """Does a transform of torch.func hold it, so that it cannot be counted outside?"""
-    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))

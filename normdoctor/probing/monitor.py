@@ -16,6 +16,7 @@ from normdoctor.facts import Facts
 from normdoctor.findings import Finding
 from normdoctor.loading.wrappers import unwrapped
 from normdoctor.probing.hooks import Observer
+from normdoctor.probing.plan import planned
 from normdoctor.probing.probe import Measurements
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Watch:
         self.steps = 0
         self.observed = 0
         self._on_finding = on_finding
-        self._observer = Observer(self.model, BUDGET)
+        self._observer = Observer(self.model, planned(budget=BUDGET))
         self._active = False
         self._forwards = 0
         self._stance: Any = None
@@ -105,8 +106,8 @@ class Watch:
         """What was measured so far. This reads from the device, so it waits for it."""
         found: Measurements = {}
         if self._observer.forwards:
-            sites = self._observer.read()
-            found["dead_units"] = {site: {**seen, "source": "watch"} for site, seen in sites.items()}
+            found |= self._observer.read()
+            found["run"] = {"source": "watch", "batches": self._observer.forwards}
         if self._bad_losses is not None:
             found["losses"] = {"loss": {"steps": self._losses, "not_finite": int(self._bad_losses)}}
         return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from normdoctor.errors import TraceError, UsageError, text_of
 from normdoctor.facts import Facts
 from normdoctor.loading.wrappers import unwrapped
-from normdoctor.probing.hooks import Observer
+from normdoctor.probing.hooks import Collector, Observer
+from normdoctor.probing.plan import planned
 from normdoctor.probing.sandbox import sandbox
 
 #: `Facts.measurements`: the name of a statistic to its figures, by site.
@@ -21,21 +22,29 @@ Measurements = dict[str, dict[str, Any]]
 BATCH_HINT = "A batch is what the model takes: a tensor, (inputs, labels), or a dict of keyword arguments."
 
 
-def measure(model: nn.Module, data: Any, facts: Facts, *, source: str = "data") -> Facts:
+def measure(
+    model: nn.Module, data: Any, facts: Facts, *, source: str = "data", needs: Iterable[str] | None = None
+) -> Facts:
     """Add to the facts what rules need to know from `data`: batches, each a tensor, a tuple or a dict.
 
     Of a tuple `(x, labels)` the first element is fed to the model, of a dict its entries by keyword. The
     model runs in the mode that it is in, without gradients, and is left as it was. `source` says what the
-    data are: `"data"` for the user's own, `"synthetic"` for made-up batches.
+    data are: `"data"` for the user's own, `"synthetic"` for made-up batches. `needs` are the measurements
+    that are wanted, all when None.
     """
-    measured: Measurements = {"dead_units": probe(model, data, source=source)}
+    measured = probe(model, data, planned(needs), source=source)
     return msgspec.structs.replace(facts, measurements={**(facts.measurements or {}), **measured})
 
 
-def probe(model: nn.Module, data: Any, *, source: str = "data") -> dict[str, dict[str, Any]]:
-    """The activity of every ReLU of `model` over `data`, by site."""
+def probe(
+    model: nn.Module, data: Any, collectors: Sequence[Collector] | None = None, *, source: str = "data"
+) -> Measurements:
+    """What collectors (all, when None) find in `model` over `data`, by need and site.
+
+    `run` says over what: how many batches, from which source.
+    """
     inner = unwrapped(model)
-    observer = Observer(inner)
+    observer = Observer(inner, planned() if collectors is None else collectors)
     device = next((tensor.device for tensor in inner.parameters()), torch.device("cpu"))
     with sandbox(inner), torch.no_grad():
         observer.attach()
@@ -48,7 +57,7 @@ def probe(model: nn.Module, data: Any, *, source: str = "data") -> dict[str, dic
             observer.detach()
     if count == 0:
         raise UsageError("expected batches of data to measure on, found none")
-    return {site: {**figures, "source": source} for site, figures in observer.read().items()}
+    return {**observer.read(), "run": {"source": source, "batches": count}}
 
 
 def batches(data: Any) -> Iterable[Any]:

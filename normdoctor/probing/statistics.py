@@ -1,61 +1,65 @@
-"""What is accumulated while a model runs: sums on its own device, read once at the end."""
+"""The statistics of one activation: a bounded sample of it, reduced to one column a unit.
+
+Nothing here waits for the device, and what is kept in Python follows from shapes alone.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import torch
 from torch import Tensor
 
+#: Where an activation counts as saturated, as bounds of its output. |z| > 6 of a sigmoid and |z| > 3 of a
+#: tanh leave less than 0.25 % and 1 % of the largest derivative; hard variants have none beyond theirs.
+BOUNDS: dict[str, tuple[float, float]] = {
+    "sigmoid": (1 / (1 + math.exp(6)), 1 / (1 + math.exp(-6))),
+    "tanh": (math.tanh(-3), math.tanh(3)),
+    "hardsigmoid": (0.0, 1.0),
+    "hardtanh": (-1.0, 1.0),
+    "relu6": (-math.inf, 6.0),
+}
 
-class UnitActivity:
-    """How often each unit (channel or feature) of one activation was above zero.
 
-    Counting starts no transfer to the host: the sums are int64 tensors beside the activation, and all
-    that is kept in Python follows from shapes. `budget` bounds how many values a batch contributes.
+def sample(output: Tensor, axis: int, budget: int | None, phase: int = 0) -> Tensor:
+    """At most about `budget` values of `output`, with every unit along `axis` among them.
+
+    Positions are thinned before samples, evenly; `phase` moves the grid from look to look.
     """
+    if budget is None or output.numel() <= budget:
+        return output
+    for dim in reversed(range(output.dim())):
+        excess = -(-output.numel() // budget)
+        if excess <= 1:
+            break
+        if dim != axis:
+            step = min(excess, output.shape[dim])
+            output = output[(slice(None),) * dim + (slice(phase % step, None, step),)]
+    return output
 
-    def __init__(self, kind: str, budget: int | None = None) -> None:
-        self.kind = kind
-        self.budget = budget
-        self.observations = 0
-        self.batches = 0
-        self._active: Tensor | None = None
-        self._uniform = True
 
-    def add(self, output: Tensor, axis: int) -> None:
-        """Count one output, whose units lie along `axis`."""
-        output = self._thinned(output.detach(), axis)
-        units = output.shape[axis]
-        if self._active is None:
-            self._active = torch.zeros(units, dtype=torch.int64, device=output.device)
-        elif self._active.numel() != units:
-            self._uniform = False
-        if not self._uniform or output.numel() == 0:
-            return
-        others = [dim for dim in range(output.dim()) if dim != axis]
-        above = output > 0
-        counted = above.sum(others) if others else above.to(torch.int64)
-        self._active += counted.to(self._active.device)
-        self.observations += output.numel() // units
-        self.batches += 1
-
-    def read(self) -> dict[str, Any] | None:
-        """The figures as plain data; None where the units were not the same in every batch."""
-        if self._active is None or not self._uniform:
-            return None
-        dead = (self._active == 0).nonzero().flatten().tolist()
-        return {
-            "kind": self.kind,
-            "units": self._active.numel(),
-            "dead": len(dead),
-            "dead_units": dead,
-            "observations": self.observations,
-            "batches": self.batches,
-        }
-
-    def _thinned(self, output: Tensor, axis: int) -> Tensor:
-        if self.budget is None or output.numel() <= self.budget or axis == 0:
-            return output
-        samples = max(1, self.budget * output.shape[0] // output.numel())
-        return output[:samples]
+def rows_of(values: Tensor, axis: int, bounds: tuple[float, float] | None) -> Tensor:
+    """Statistics of each unit, of shape (9, units); the rows are `normdoctor.probing.ledger.ROWS`."""
+    wide = torch.float32 if values.device.type == "mps" else torch.float64
+    if values.dtype in (torch.float16, torch.bfloat16):
+        values = values.float()
+    others = [dim for dim in range(values.dim()) if dim != axis]
+    units = values.shape[axis]
+    n = values.numel() // max(units, 1)
+    if not others:
+        values, others = values.unsqueeze(0), [0]
+    variance, mean = torch.var_mean(values, others, correction=0)
+    least, most = values.amin(others), values.amax(others)
+    zero = torch.zeros_like(mean)
+    low = high = zero
+    if bounds is not None:
+        low = (values <= bounds[0]).sum(others) if bounds[0] > -math.inf else zero
+        high = (values >= bounds[1]).sum(others)
+    active = (values > 0).sum(others)
+    finite = torch.isfinite(variance)
+    rows = torch.stack(
+        [row.to(wide) for row in (finite * n, mean, variance * n, least, most, active, low, high)]
+    )
+    empty = torch.tensor([0, 0, 0, math.inf, -math.inf, 0, 0, 0], dtype=wide, device=rows.device)
+    rows = torch.where(finite, rows, empty.unsqueeze(1))
+    return torch.cat((rows, (~finite).to(wide).unsqueeze(0)))

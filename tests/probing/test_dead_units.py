@@ -13,7 +13,29 @@ from normdoctor.errors import TraceError, UsageError
 from normdoctor.facts import Facts
 from normdoctor.loading.wrappers import unwrapped
 from normdoctor.probing.hooks import Observer
-from normdoctor.probing.probe import measure, probe
+from normdoctor.probing.plan import planned
+from normdoctor.probing.probe import measure
+from normdoctor.probing.probe import probe as probe_all
+
+
+def probe(model, data):
+    """The figures of activations."""
+    return activations(probe_all(model, data)["units"])
+
+
+def activations(units):
+    return {name: figures for name, figures in units.items() if figures["role"] == "activation"}
+
+
+def observing(model, budget=None):
+    observer = Observer(model, planned(budget=budget))
+    observer.attach()
+    return observer
+
+
+def seen(observer):
+    observer.detach()
+    return activations(observer.read()["units"])
 
 
 class Functional(nn.Module):
@@ -54,35 +76,24 @@ def test_counts_by_hand():
     data = [torch.randn(10, 4) for _ in range(3)]
     found = probe(model, data)
     expected = sum((model(x) > 0).sum(0) for x in data)
-    assert found == {
-        "1": {
-            "module": "1",
-            "call": 0,
-            "kind": "relu",
-            "units": 6,
-            "dead": int((expected == 0).sum()),
-            "dead_units": (expected == 0).nonzero().flatten().tolist(),
-            "observations": 30,
-            "batches": 3,
-            "source": "data",
-        }
-    }
-    assert found["1"]["dead_units"][:2] == [0, 1]
+    (figures,) = found.values()
+    assert figures["active"] == pytest.approx((expected / 30).tolist(), abs=1e-6)
+    assert figures["active"][:2] == [0, 0]
+    assert (figures["units"], figures["observations"], figures["batches"]) == (6, 30, 3)
 
 
 def test_every_spelling_is_a_site():
     model = Functional()
     kill(model.fc, 3)
     found = probe(model, [torch.randn(5, 8)] * 2)
-    assert sorted(found) == ["", "#1", "#2", "act", "act#1"]
-    assert all(site["dead"] >= 3 and site["observations"] == 10 for site in found.values())
+    assert sorted(found) == [":relu", ":relu#1", ":relu#2", "act:relu", "act:relu#1"]
+    assert all(site["active"].count(0) >= 3 and site["observations"] == 10 for site in found.values())
 
 
-def test_relu6_and_no_other_activation():
+def test_kinds():
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU6(), nn.GELU(), nn.Hardtanh(), nn.LeakyReLU(), nn.Sigmoid())
-    assert {site: figures["kind"] for site, figures in probe(model, [torch.randn(2, 4)]).items()} == {
-        "1": "relu6"
-    }
+    found = probe(model, [torch.randn(2, 4)])
+    assert [site["kind"] for site in found.values()] == "relu6 gelu hardtanh leaky_relu sigmoid".split()
 
 
 @pytest.mark.parametrize(
@@ -118,9 +129,9 @@ def test_batches_of_every_kind():
 
     x = torch.randn(6, 4)
     for data in ([x], [(x, torch.ones(6))], [[x, 1]], x, iter([x]), torch.utils.data.DataLoader(x, 6)):
-        assert probe(model, data)["1"]["observations"] == 6
+        assert probe(model, data)["1:relu"]["observations"] == 6
     for data in ([{"x": x, "scale": 2.0}], {"x": x}, [({"x": x}, 1)]):
-        assert probe(Named(), data)["net.1"]["observations"] == 6
+        assert probe(Named(), data)["net.1:relu"]["observations"] == 6
 
 
 @pytest.mark.parametrize(
@@ -145,7 +156,7 @@ def test_no_trace():
     facts = measure(
         model, [torch.randn(8, 4, generator=torch.Generator().manual_seed(0))], Facts(target="net")
     )
-    assert facts.measurements["dead_units"]["2"]["observations"] == 8
+    assert facts.measurements["units"]["2:relu"]["observations"] == 8
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert torch.equal(rng, torch.get_rng_state())
     assert hooks_of(model) == 0
@@ -158,14 +169,12 @@ def test_forward_that_raises_leaves_no_mode_behind():
             raise ValueError("no")
 
     model = nn.Sequential(nn.ReLU(), Raises())
-    observer = Observer(model)
-    observer.attach()
+    observer = observing(model)
     for _ in range(2):
         with pytest.raises(ValueError, match="no"):
             model(torch.ones(2))
     F.relu(torch.ones(5))  # outside of any forward: not ours
-    observer.detach()
-    assert observer.read()["0"]["batches"] == 2
+    assert seen(observer)["0:relu"]["batches"] == 2
     assert hooks_of(model) == 0
 
 
@@ -195,43 +204,35 @@ def test_recomputation_is_no_new_observation():
             return checkpoint(self.net, x, use_reentrant=False)
 
     model = Checkpointed()
-    observer = Observer(model)
-    observer.attach()
+    observer = observing(model)
     model(torch.randn(3, 4, requires_grad=True)).sum().backward()
-    observer.detach()
-    assert observer.read()["net.1"]["observations"] == 3
+    assert seen(observer)["net.1:relu"]["observations"] == 3
 
 
 def test_copies_and_pickles_made_meanwhile_are_free_of_hooks():
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
-    observer = Observer(model)
-    observer.attach()
+    observer = observing(model)
     twin, loaded = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
     for other in (twin, loaded):
         other(torch.randn(2, 4))
-    observer.detach()
-    assert observer.read() == {}
+    assert seen(observer) == {}
 
 
 def test_vmap_is_left_alone():
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
-    observer = Observer(model)
-    observer.attach()
+    observer = observing(model)
     torch.func.vmap(model)(torch.randn(3, 4))
-    observer.detach()
-    assert observer.read() == {}
+    assert seen(observer) == {}
 
 
 def test_wrappers_are_looked_through():
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
     assert unwrapped(torch.compile(nn.DataParallel(model))) is model
-    assert list(probe(torch.compile(model, backend="eager"), [torch.randn(2, 4)])) == ["1"]
+    assert list(probe(torch.compile(model, backend="eager"), [torch.randn(2, 4)])) == ["1:relu"]
 
 
 def test_a_budget_thins_batches():
     model = nn.Sequential(nn.Linear(4, 10), nn.ReLU())
-    observer = Observer(model, budget=50)
-    observer.attach()
+    observer = observing(model, budget=50)
     model(torch.randn(100, 4))
-    observer.detach()
-    assert observer.read()["1"]["observations"] == 5
+    assert seen(observer)["1:relu"]["observations"] == 5

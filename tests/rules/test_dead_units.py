@@ -20,11 +20,13 @@ def graph(**figures):
     x = build.input(8, 4)
     fc = build.layer("fc", "Linear", x, shape=(8, 64), weight=(64, 4))
     act = build.layer("act", "ReLU", fc, shape=(8, 64))
+    source, dead = figures.pop("source", "data"), figures.pop("dead", 0)
     site = {
-        "module": "act", "call": 0, "kind": "relu", "units": 64, "dead": 0, "dead_units": [],
-        "observations": 2000, "batches": 4, "source": "data",
+        "module": "act", "call": 0, "kind": "relu", "role": "activation", "units": 64,
+        "active": [0.0] * dead + [0.5] * (64 - dead), "observations": 2000, "batches": 4,
     } | figures  # fmt: skip
-    facts = msgspec.structs.replace(build.facts(act), measurements={"dead_units": {"act": site}})
+    measurements = {"units": {"act:relu": site}, "run": {"source": source}}
+    facts = msgspec.structs.replace(build.facts(act), measurements=measurements)
     return Graph(facts)
 
 

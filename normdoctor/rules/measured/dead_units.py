@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from normdoctor.facts import Node
 from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules import base
-
-RELU_KINDS = frozenset({"relu", "relu_", "relu6", "relu6_", "hardtanh"})
+from normdoctor.rules.sites import RELUS, Site, sites
 
 
 class DeadUnits(base.Rule):
@@ -69,7 +66,7 @@ class DeadUnits(base.Rule):
     category = "measured"
     severity = Severity.WARNING
     requires = frozenset[str]()
-    needs = frozenset({"dead_units"})
+    needs = frozenset({"units"})
 
     class Options(base.RuleOptions, frozen=True, kw_only=True):
         """Fractions of a layer's units, and the least evidence."""
@@ -80,45 +77,32 @@ class DeadUnits(base.Rule):
         batches: int = 2
 
     def check(self, graph: Graph) -> Iterator[Finding]:
-        """Judge every site that was observed often enough."""
-        for figures in (graph.facts.measurements or {})["dead_units"].values():
-            dead, units = figures["dead"], figures["units"]
-            if (
-                figures["observations"] < self.options.observations
-                or figures["batches"] < self.options.batches
-            ):
+        """Judge every ReLU that was observed often enough."""
+        for site in sites(graph, "activation"):
+            if site.kind not in RELUS or site.observations < self.options.observations:
                 continue
-            if dead > self.options.warning * units:
-                yield self._finding(graph, figures, dead / units)
+            dead = [unit for unit, share in enumerate(site.figures["active"]) if share == 0]
+            if site.batches >= self.options.batches and len(dead) > self.options.warning * site.units:
+                yield self._finding(graph, site, dead)
 
-    def _finding(self, graph: Graph, figures: dict[str, Any], share: float) -> Finding:
-        synthetic = figures["source"] == "synthetic"
-        severe = share > self.options.error and not synthetic
-        n, batches = figures["observations"], figures["batches"]
-        bound, kind = 3 / n, "synthetic batches" if synthetic else "batches"
-        node = site_node(graph, figures["module"], figures["call"])
+    def _finding(self, graph: Graph, site: Site, dead: list[int]) -> Finding:
+        n, share = site.observations, len(dead) / site.units
+        severe = share > self.options.error and not site.synthetic
         return self.finding(
             graph,
-            f"{figures['dead']} of {figures['units']} units of {{modules}} ({share:.0%}) were never active "
-            f"in {n} observations over {batches} {kind} "
-            f"(rate below {bound:.2g} at 95 %)",
-            node=node,
-            module=figures["module"],
+            f"{len(dead)} of {site.units} units of {{modules}} ({share:.0%}) were never active "
+            f"in {n} observations over {site.of_batches} (rate below {3 / n:.2g} at 95 %)",
+            node=site.node(graph),
+            module=site.module,
             severity=Severity.ERROR if severe else Severity.WARNING,
             evidence={
-                "units": figures["units"],
-                "dead": figures["dead"],
+                "units": site.units,
+                "dead": len(dead),
                 "share": round(share, 4),
                 "observations": n,
-                "batches": batches,
-                "rate_below": bound,
-                "source": figures["source"],
+                "batches": site.batches,
+                "rate_below": 3 / n,
+                "source": site.source,
             },
             help="Lower the learning rate or warm it up, start biases at zero, or normalize before the ReLU.",
         )
-
-
-def site_node(graph: Graph, path: str, call: int) -> Node | None:
-    """The recorded ReLU that a measured site stands for: the call-th below the module at `path`."""
-    nodes = [n for n in graph.nodes if graph.label(n) == path and n.kind in RELU_KINDS]
-    return nodes[call] if call < len(nodes) else None

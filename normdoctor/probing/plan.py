@@ -1,0 +1,19 @@
+"""Which collectors a set of needs asks for: the fewest observations that answer them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from normdoctor.probing.hooks import Collector
+from normdoctor.probing.units import UnitCollector
+
+#: Need to what makes its collector, from the budget of values a site and forward (None: all of them).
+COLLECTORS: dict[str, Callable[[int | None], Collector]] = {
+    UnitCollector.need: UnitCollector,
+}
+
+
+def planned(needs: Iterable[str] | None = None, budget: int | None = None) -> list[Collector]:
+    """A collector for each need that hooks on forwards can answer; all of them when `needs` is None."""
+    wanted = set(COLLECTORS) if needs is None else set(needs)
+    return [make(budget) for need, make in COLLECTORS.items() if need in wanted]

@@ -1,0 +1,175 @@
+"""Statistics of every unit (channel or feature) behind every layer, norm and activation."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from normdoctor.probing.calls import Call, SiteKey, observable, site_name
+from normdoctor.probing.ledger import Ledger
+from normdoctor.probing.statistics import BOUNDS, rows_of, sample
+from normdoctor.tracing.roles import ARGUMENTS
+
+#: Kinds of roles that are wanted which hold no units: recurrent layers return several tensors.
+_LEFT_OUT = frozenset({"embedding_bag"})
+
+_INPUT_KINDS = "batch_norm instance_norm group_norm layer_norm rms_norm".split()
+
+
+class UnitCollector:
+    """Mean, variance, extremes and activity of the units of each site, over all observed forwards.
+
+    A unit is a channel of a convolution or a feature of a linear layer; each position of each sample is
+    one observation of it. `budget` bounds how many values a site contributes to one forward, None reads all.
+    The model's own floating point inputs are the sites `:input`, `:input#1`; what a norm takes is the site
+    of what computed it, or one of the kind `norm_input` where that was not observed.
+    """
+
+    need = "units"
+    roles = frozenset({"activation", "linear", "norm", "softmax"})
+
+    def __init__(self, budget: int | None = None) -> None:
+        self.budget = budget
+        self._ledgers: dict[torch.device, Ledger] = {}
+        self._sites: dict[SiteKey, dict[str, Any]] = {}
+        self._made: dict[int, tuple[weakref.ref[Tensor], SiteKey, int]] = {}
+        self._phase = 0
+
+    def start(self, model: nn.Module, inputs: Sequence[Any]) -> None:
+        """Note the model's inputs; channels lie behind the batch in images, last in sequences."""
+        self._made.clear()
+        for place, value in enumerate(one for one in inputs if isinstance(one, Tensor)):
+            if observable(value):
+                axis = 1 if value.dim() > 3 else value.dim() - 1
+                self._add(("", "input", place), "input", value, axis, None)
+
+    def before(
+        self, key: SiteKey, role: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> SiteKey | None:
+        """Where does the input of a norm come from?"""
+        kind = key[1]
+        if role != "norm" or kind not in _INPUT_KINDS or not args or not observable(args[0]):
+            return None
+        value = args[0]
+        if known := self._made.get(id(value)):
+            reference, made, version = known
+            if (held := reference()) is not None and held is value and version == _version(held):
+                return made
+        axis = 1 if kind.startswith(("batch", "instance", "group")) and value.dim() > 1 else value.dim() - 1
+        source = (key[0], f"{kind}_input", key[2])
+        self._add(source, "norm_input", value, axis, None)
+        return source
+
+    def after(self, call: Call, before: SiteKey | None) -> None:
+        """Add one output."""
+        if call.kind in _LEFT_OUT:
+            return
+        bounds = BOUNDS.get(call.kind)
+        if call.kind == "hardtanh":
+            bounds = (float(call.argument(1, "min_val", -1.0)), float(call.argument(2, "max_val", 1.0)))
+        self._add(call.key, call.role, call.output, call.axis, bounds)
+        if before is not None:
+            self._sites[call.key]["norm_input"] = before
+            place = ARGUMENTS[call.kind].index("eps")
+            eps = call.argument(place, "eps", 1e-5)
+            self._sites[call.key]["eps"] = float(eps) if isinstance(eps, float | int) else None
+
+    def end(self, output: Any) -> None:
+        """Merge what this forward added."""
+        for ledger in self._ledgers.values():
+            ledger.flush()
+        self._phase += 1
+        self._made.clear()
+
+    def abort(self) -> None:
+        """Merge what was seen before the forward raised: it was computed."""
+        self.end(None)
+
+    def tensors(self) -> list[Tensor]:
+        """The totals of each device."""
+        return [ledger.total for ledger in self._ledgers.values() if ledger.total is not None]
+
+    def read(self, values: Sequence[Tensor]) -> dict[str, Any]:
+        """The figures of each site, in the order in which they first ran."""
+        of_device = dict(
+            zip([key for key, one in self._ledgers.items() if one.total is not None], values, strict=True)
+        )
+        found = {}
+        for key, site in self._sites.items():
+            ledger = self._ledgers[site["device"]]
+            if key not in ledger.uneven and ledger.batches.get(key):
+                start, units = ledger.slots[key]
+                rows = of_device[site["device"]][:, start : start + units]
+                found[site_name(key)] = {
+                    **_described(key, site),
+                    "batches": ledger.batches[key],
+                    **figures(rows, site["role"]),
+                }
+        return found
+
+    def _add(
+        self, key: SiteKey, role: str, output: Tensor, axis: int, bounds: tuple[float, float] | None
+    ) -> None:
+        if key not in self._sites:
+            self._sites[key] = {"role": role, "device": output.device, "order": len(self._sites)}
+        device = self._sites[key]["device"]
+        if output.device != device or output.shape[axis] == 0 or output.numel() == 0:
+            return
+        thinned = sample(output, axis, self.budget, self._phase)
+        self._ledgers.setdefault(device, Ledger()).add(key, rows_of(thinned, axis, bounds))
+        self._made[id(output)] = (weakref.ref(output), key, _version(output))
+
+
+def _version(tensor: Tensor) -> int:
+    """What autograd counts of writes; tensors made in inference mode have no count."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _described(key: SiteKey, site: dict[str, Any]) -> dict[str, Any]:
+    path, kind, index = key
+    said = {"module": path, "kind": kind, "call": index, "role": site["role"], "order": site["order"]}
+    if (before := site.get("norm_input")) is not None:
+        said |= {"norm_input": site_name(before), "eps": site["eps"]}
+    return said
+
+
+def figures(rows: Tensor, role: str) -> dict[str, Any]:
+    """Plain data of one site, from its rows of shape (9, units) on the host.
+
+    `mean` and `std` are those of all values, `unit_mean` and `unit_std` those of each unit. `constant` holds
+    the places of units whose value never changed. Activations have more lists of one value a unit: `active`
+    (share above zero), `low` and `high` (share at the bounds of the activation, see `BOUNDS`).
+    """
+    n, mean, m2, least, most, active, low, high, bad = rows
+    count = float(n.sum())
+    pooled = float((n * mean).sum()) / max(count, 1.0)
+    square = float((m2 + n * (mean - pooled) ** 2).sum()) / max(count, 1.0)
+    per = n.clamp(min=1)
+    seen = n > 0
+    found = {
+        "units": rows.shape[1],
+        "observations": int(n.max()),
+        "bad_batches": int(bad.max()),
+        "mean": float(f"{pooled:.8g}"),
+        "std": float(f"{square**0.5:.8g}"),
+        "maximum": float(most[seen].max()) if count else 0.0,
+        "minimum": float(least[seen].min()) if count else 0.0,
+        "constant": ((most == least) & (n > 1)).nonzero().flatten().tolist(),
+        "unit_mean": _significant(mean),
+        "unit_std": _significant((m2 / per).sqrt()),
+    }
+    if role == "activation":
+        found |= {"active": _rounded(active / per), "low": _rounded(low / per), "high": _rounded(high / per)}
+    return found
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(value, 6) for value in values.tolist()]
+
+
+def _significant(values: Tensor) -> list[float]:
+    return [float(f"{value:.6g}") for value in values.tolist()]
