@@ -81,8 +81,9 @@ class FrozenAtRandomInit(Rule):
 
     ## When to ignore
     In methods that want random features: random network distillation, reservoirs, random projections.
-    The rule is silent for a model that is frozen as a whole, unless a library built the part, for weights
-    from a checkpoint, and where weights are equal to those of a trainable part.
+    For a model that is frozen as a whole, and whose layers no library built, the confidence is low: it
+    may be looked at as it is deployed, before weights are loaded. The rule is silent for weights from a
+    checkpoint, and where weights are equal to those of a trainable part.
 
     ## References
     - avinashpaliwal/Super-SloMo issue 54: a VGG-16 without weights as perceptual loss.
@@ -123,11 +124,13 @@ class FrozenAtRandomInit(Rule):
             if not inside or any(one.trainable for one in inside):
                 continue
             layers = self._layers(graph, inside)
-            if len(layers) < self.options.layers or (whole and not self._foreign(graph, layers)):
+            if len(layers) < self.options.layers:
                 continue
             found.append(module.path)
             if self._random(graph, layers):
-                yield self._report(graph, module, len(layers), sum(one.tensor.size for one in inside))
+                size = sum(one.tensor.size for one in inside)
+                sure = not whole or self._foreign(graph, layers)
+                yield self._report(graph, module, len(layers), size, sure=sure)
 
     @staticmethod
     def _layers(graph: Graph, inside: list[ParameterFact]) -> list[ParameterFact]:
@@ -165,16 +168,19 @@ class FrozenAtRandomInit(Rule):
             value = values_of(graph, one.name)
             if value is None or not (is_random(value) or is_default(graph, one)):
                 return False
+            if abs(value.mean) > 0.5 * value.std:
+                return False  # Drawn around zero or not at all; weights from `torch.rand` are ND404's.
             if print_of(value) in trainable:
                 return False
         return True
 
-    def _report(self, graph: Graph, module: ModuleFact, layers: int, size: int) -> Finding:
+    def _report(self, graph: Graph, module: ModuleFact, layers: int, size: int, *, sure: bool) -> Finding:
         return self.finding(
             graph,
             f"{{modules}} is frozen ({count(size, 'parameter')}) while all of its {count(layers, 'layer')} "
             "hold random weights: nothing was loaded into it",
             module=module.path,
+            confidence=Confidence.MEDIUM if sure else Confidence.LOW,
             evidence={"layers": layers, "parameters": size},
             help="Load weights into it, or let it train.",
         )

@@ -30,6 +30,8 @@ _PASSED = frozenset({"activation", "dropout", "pool", "reshape", "reduce"})
 _WIDE = 64
 #: Variances of the input for which an activation's share is taken: a usual one and a small one.
 _VARIANCES = (1.0, 1e-4)
+#: A layer that makes the mean square so many times larger is named as the first of those that do.
+_GROWS = 4.0
 
 
 class _Layer(NamedTuple):
@@ -63,8 +65,8 @@ class InitGain(Rule):
     by its exact gain, norms reset it, branches add. Only layers count that another layer follows, with
     no norm and no sum between.
 
-    A signal that grows is reported at the first layer whose output has a mean square above 1e4, and at
-    a layer that by itself is ten times too large in standard deviation, by fan-in and by fan-out.
+    A signal that grows is reported where the mean square of a layer's output is above 1e4, and at a layer
+    that by itself is ten times too large in standard deviation, by fan-in and by fan-out.
 
     A signal that shrinks is reported where a chain loses it, since small weights in one to four layers are
     how many heads start, and they train. A layer keeps the share fan-in times the mean square of its
@@ -243,9 +245,10 @@ class InitGain(Rule):
             loss = None if large else self._lost(chains[node.index])
             if large or self._too_large(graph, layer) or (loss and not self._small_branch(graph, layer)):
                 left.add(node.index)
-                first = loss.layers[0] if loss else layer
+                grown = [one for one in chains[node.index] if not one.default and one.share > _GROWS]
+                first = loss.layers[0] if loss else grown[0] if large and grown else layer
                 if first.use.parameter.name not in done:
-                    yield self._report(graph, first, loss, outside=large)
+                    yield self._report(graph, first, loss, layer if large else None)
                 done |= {layer.use.parameter.name, first.use.parameter.name}
 
     @staticmethod
@@ -321,22 +324,23 @@ class InitGain(Rule):
         found = moments(reader.kind, reader.config, 0.0, 1.0, 0.0)
         return found.square**-0.5 if found is not None and found.square > 0.01 else 1.0
 
-    def _report(self, graph: Graph, layer: _Layer, loss: _Loss | None, *, outside: bool) -> Finding:
+    def _report(self, graph: Graph, layer: _Layer, loss: _Loss | None, outside: _Layer | None) -> Finding:
         parameter, value, use = layer.use.parameter, layer.value, layer.use
         best = self._wanted(graph, use.node) / math.sqrt(use.fan_in)
         text = f"`{parameter.attribute}` of {{modules}} starts with a standard deviation of {value.std:.2g}, "
         text += f"where {best:.2g} keeps the signal (fan-in {use.fan_in:,.0f})"
         evidence = {"parameter": parameter.name, "std": value.std, "gain": gains(value, use)[0]}
-        last = loss.layers[-1] if loss is not None else layer
+        last = loss.layers[-1] if loss is not None else outside or layer
         if loss is not None and len(loss.layers) > 1:
             text += (
-                f": {len(loss.layers)} such layers, the last one `{graph.label(last.use.node)}`, "
+                f": {len(loss.layers)} layers, the last one `{last.use.parameter.name}`, "
                 f"leave {loss.left:.1e} of its mean square"
             )
         elif loss is not None:
             text += f": {loss.left:.1e} of its mean square is left"
-        elif outside and layer.after is not None:
-            text += f": its mean square grows to {layer.after.square:.1e} here"
+        elif outside is not None and outside.after is not None:
+            place = "here" if outside is layer else f"at `{outside.use.parameter.name}`"
+            text += f": its mean square grows to {outside.after.square:.1e} {place}"
         if layer.before is not None and last.after is not None:
             evidence |= {"before": layer.before.square, "after": last.after.square}
         if loss is not None:

@@ -241,13 +241,13 @@ inputs = (torch.randn(7, 8), torch.ones(7, 7))
     Case(
         id="IN12",
         status="rep",
-        codes=(),
-        how="perceptual loss net, frozen and never loaded; no rule of the catalogue says so",
+        codes=("ND411",),
+        how="perceptual loss net, frozen and never loaded",
         text="""
 class VGGFeatures(nn.Module):
     def __init__(self, weights=None):
         super().__init__()
-        self.conv_4_3 = nn.Sequential(
+        self.conv_4_3 = nn.Sequential(  # fault
             nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(),
             nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
             nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(),
