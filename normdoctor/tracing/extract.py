@@ -19,7 +19,6 @@ from normdoctor.tracing.recorder import LOSS_SCOPE, is_leaf_type
 from normdoctor.tracing.recording import Recording
 from normdoctor.tracing.tape import META_KEY, Call
 
-_LIKE = frozenset("type_as view_as reshape_as expand_as".split())
 _REGIONS = (torch.amp.autocast_mode._enter_autocast, torch.amp.autocast_mode._exit_autocast)
 
 
@@ -54,8 +53,8 @@ class _Extraction:
         call: Call = node.meta[META_KEY]
         inputs, names = self._sources(node)
         kind, role = self._meaning(node, call)
-        if kind in _LIKE:
-            inputs = inputs[:1]  # of the other tensor they read the type or the shape alone
+        if kind in roles.READ_ONE:
+            inputs = inputs[:1]
         config = self._config(node, call, kind)
         if role == "loss":
             config = config | _target_of(node)

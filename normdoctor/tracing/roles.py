@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import nn
 
+#: Kinds that read the values of their first tensor alone: of another one the type or the shape.
+READ_ONE = frozenset("to type_as view_as reshape_as expand_as".split())
 # role -> kind -> names of the arguments, in the order of the function's signature
 _FUNCTIONS: dict[str, dict[str, str]] = {
     "norm": {

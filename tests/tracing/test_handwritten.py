@@ -131,6 +131,29 @@ def test_batch_norm_by_hand(training, grad):
         assert norm.tracked_unbiased is True
 
 
+class CastBack(nn.Module):
+    """A norm in float32 that is cast like another tensor before it is scaled."""
+
+    def __init__(self, like: str) -> None:
+        super().__init__()
+        self.like = like
+        self.linear = nn.Linear(8, 16)
+        self.weight = torch.ones(16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raw = self.linear(x)
+        y = raw.float()
+        y = y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + 1e-6)
+        other = {"input": raw, "before": x, "weight": self.linear.weight}.get(self.like, raw)
+        return self.weight * (y.to(other) if self.like == "to" else y.type_as(other))
+
+
+@pytest.mark.parametrize("like", ["input", "before", "weight", "to"])
+def test_a_cast_like_another_tensor_ends_no_norm(like):
+    norm = the_norm(CastBack(like), 4, 8)
+    assert (norm.kind, norm.scales, norm.eps) == ("rms_norm", ("weight",), 1e-6)
+
+
 def test_mode_from_gradients():
     norm = the_norm(nn.Sequential(nn.Conv2d(3, 8, 3), MODULES["GradBatchNorm"](8)), 4, 3, 6, 6)
     assert list(norm.modes.values()) == ["batch", "batch", "running", "running"]

@@ -17,7 +17,8 @@ class ScaleShiftNotLearned(Rule):
 
     ## What it does
     Finds hand-written norms that multiply or add a tensor with several values that is neither a
-    parameter nor a buffer.
+    parameter nor a buffer. The finding stands where the tensor is made, if that was seen, else at the
+    norm.
 
     ## Why is this bad?
     The optimizer never sees it, so scale and shift stay at one and zero: the norm cannot undo what it
@@ -33,10 +34,10 @@ class ScaleShiftNotLearned(Rule):
     class RMSNorm(nn.Module):
         def __init__(self, dim):
             super().__init__()
-            self.weight = torch.ones(dim)
+            self.weight = torch.ones(dim)  # ND904
 
         def forward(self, x):
-            x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)  # ND904
+            x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
             return x * self.weight
 
 
@@ -86,8 +87,12 @@ class ScaleShiftNotLearned(Rule):
                 graph,
                 f"{found.label} scales or shifts by a plain tensor, which is never trained: {names}",
                 module=found.module,
-                location=found.location,
+                location=plain[0].origin or found.location,
                 evidence={"tensors": [one.name for one in plain]},
+                related=(
+                    *((f"`{one.attribute}` is made here", one.origin) for one in plain[1:]),
+                    ("the norm", found.location),
+                ),
                 fix=Fix(title="Make it an nn.Parameter", applicability=Applicability.DISPLAY),
             )
 

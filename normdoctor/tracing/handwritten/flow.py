@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from normdoctor.facts import Node
+from normdoctor.tracing import roles
 from normdoctor.tracing.recording import Recording
 from normdoctor.tracing.tape import META_KEY, Call
 
@@ -68,7 +69,7 @@ class Flow:
         return bool(fact.inputs) or fact.op in ("placeholder", "call_module")
 
     def operands(self, position: int) -> list[fx.Node]:
-        """The torch.fx nodes that a node reads, in argument order, repetitions included."""
+        """The torch.fx nodes whose values a node reads, in argument order, repetitions included."""
         found: list[fx.Node] = []
 
         def visit(value: Any) -> None:
@@ -81,7 +82,7 @@ class Flow:
         node = self.fx[position]
         visit(node.args)
         visit(list(node.kwargs.values()))
-        return found
+        return found[:1] if self.nodes[position].kind in roles.READ_ONE else found
 
     def tensors(self, node: fx.Node) -> Iterator[str]:
         """The names of the model's own tensors that a node without activations is made of."""

@@ -117,9 +117,9 @@ class Replay:
 
         position = self.flow.index.get(node)
         kind = self.flow.nodes[position].kind if position is not None else ""
+        if kind in CASTS and is_floating(result_of(node)) and is_floating(value := convert(node.args[0])):
+            return value.double()  # in whatever type another tensor is
         args = [convert(item) for item in node.args]
-        if kind in CASTS and is_floating(args[0]) and is_floating(result_of(node)):
-            return args[0].double()
         if kind in _LITERAL_SHAPES:
             args = [args[0], *(_replaced(item, lengths) for item in args[1:])]
         kwargs = {name: convert(item) for name, item in node.kwargs.items()}
