@@ -165,13 +165,17 @@ def origin_of(graph: Graph, parameter: ParameterFact) -> Location | None:
     return module.origin if module is not None else None
 
 
-def destinations(graph: Graph, node: Node, through: frozenset[str]) -> set[str]:
+def destinations(
+    graph: Graph, node: Node, through: frozenset[str], joins: frozenset[str] = frozenset()
+) -> set[str]:
     """Where the output of a layer goes, past nodes of these roles.
 
-    With `linear` among them it goes past other layers, with `scale` past products with a number. The
+    With `linear` among them it goes past other layers, with `scale` past products with a number. It goes
+    past nodes of the roles in `joins` where all that they join was computed from this output alone. The
     answers are `layer` for another layer with weights, `output`, or the role of what else reads it.
     """
     found: set[str] = set()
+    apart = _apart(graph, node) if joins else frozenset[int]()
     stack, seen = [node], {node.index}
     while stack:
         for reader in graph.users(stack.pop()):
@@ -188,11 +192,25 @@ def destinations(graph: Graph, node: Node, through: frozenset[str]) -> set[str]:
                 and (reader.parameters or reader.kind != "matmul")
             ):
                 found.add("layer")
-            elif reader.role in through or graph.transparent(reader) or _scales(reader, through):
+            elif (
+                reader.role in through
+                or graph.transparent(reader)
+                or _scales(reader, through)
+                or (reader.role in joins and not reader.parameters and apart.isdisjoint(reader.inputs))
+            ):
                 stack.append(reader)
             else:
                 found.add(reader.role)
     return found
+
+
+def _apart(graph: Graph, node: Node) -> frozenset[int]:
+    """The nodes that depend on something besides the output of this one."""
+    found: set[int] = set()
+    for one in graph.nodes:
+        if one.index != node.index and (not one.inputs or not found.isdisjoint(one.inputs)):
+            found.add(one.index)
+    return frozenset(found)
 
 
 def _scales(node: Node, through: frozenset[str]) -> bool:

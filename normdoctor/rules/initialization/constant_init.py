@@ -14,6 +14,8 @@ from normdoctor.rules.zeros import zero_factors
 
 #: What a hidden signal passes on its way to the next layer.
 _PASSED = frozenset({"norm", "activation", "dropout", "pool", "reshape", "reduce"})
+#: Where something else carries the signal; but for the skip of a block that reads this layer alone.
+_JOINS = frozenset({"add", "concat", "gate"})
 
 
 class ConstantInit(Rule):
@@ -176,7 +178,7 @@ class ConstantInit(Rule):
         zero = value.minimum == 0
         if node.kind == "matmul" and zero:
             return
-        ends = destinations(graph, node, _PASSED)
+        ends = destinations(graph, node, _PASSED, _JOINS if zero else frozenset())
         if zero and ("layer" not in ends or ends - {"layer"} or node.kind in RECURRENT):
             return
         output = ends == {"output"} and node.kind not in RECURRENT

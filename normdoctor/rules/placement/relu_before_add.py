@@ -93,7 +93,8 @@ class ReluBeforeAdd(Rule):
         for residual in residuals(graph):
             for branch in residual.branches:
                 last = strip(graph, branch.end)
-                if last.kind in _NONNEGATIVE and last.index in branch.nodes and not _preactivated(branch):
+                begun = residual.prenorm or _preactivated(branch)
+                if last.kind in _NONNEGATIVE and last.index in branch.nodes and not begun:
                     yield self._report(graph, residual, last)
 
     def _report(self, graph: Graph, residual: Residual, last: Node) -> Finding:
