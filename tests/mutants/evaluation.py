@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 import tempfile
 import warnings
 from collections import Counter
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .operators import OPERATORS
-from .source import Mutant, all_sources
+from .source import Mutant, Source, all_sources
 
 
 @dataclass
@@ -76,6 +75,20 @@ def evaluate(mutant: Mutant) -> Outcome:
     return Outcome(mutant, "", bool(right), bool(mutant.lines & set(right)), found)
 
 
+def loud(source: Source) -> list[str]:
+    """What is said of a net without a fault at warning and above, and what kept it from being examined."""
+    from normdoctor.findings import Severity
+    from normdoctor.testing import check_source
+
+    values = source.run()
+    given = {name: values[name] for name in ("loss", "labels") if name in values}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report = check_source(source.text, **given)
+    found = [one for one in report.findings if one.severity is not Severity.INFO]
+    return [f"{one.code} {one.severity} {one.location}" for one in found] + [str(p) for p in report.problems]
+
+
 def tally(outcomes: list[Outcome]) -> dict[str, Tally]:
     found: dict[str, Tally] = {}
     for outcome in outcomes:
@@ -87,13 +100,3 @@ def tally(outcomes: list[Outcome]) -> dict[str, Tally]:
         row.caught += outcome.caught
         row.placed += outcome.placed
     return found
-
-
-def wilson(hits: int, tries: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson, 1927)."""
-    if not tries:
-        return 0.0, 1.0
-    share = hits / tries
-    middle = (share + z * z / (2 * tries)) / (1 + z * z / tries)
-    half = z / (1 + z * z / tries) * math.sqrt(share * (1 - share) / tries + z * z / (4 * tries * tries))
-    return max(0.0, middle - half), min(1.0, middle + half)

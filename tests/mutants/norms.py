@@ -133,14 +133,10 @@ def by_hand(src, pattern):
                 yield node, cls
 
 
-def forward_marks(src, cls):
-    """A finding about a norm written by hand may stand at its class, or in its forward."""
+def core_marks(src, cls):
+    """A finding about a norm written by hand may stand where its forward divides by the root."""
     forward = next(n for n in cls.body if isinstance(n, ast.FunctionDef) and n.name == "forward")
-    marks = [(src.start(statement), src.start(statement), MARK) for statement in forward.body]
-    uses = [
-        call for call in ast.walk(src.tree) if isinstance(call, ast.Call) and src.of(call.func) == cls.name
-    ]
-    return [*marks, src.mark(cls), *(src.mark(use) for use in uses)]
+    return [src.mark(statement) for statement in forward.body if "sqrt(" in src.of(statement)]
 
 
 @operator("ND902")
@@ -150,38 +146,41 @@ def norm_over_the_batch(src):
         for call in ast.walk(cls):
             if isinstance(call, ast.Call) and src.name(call) == "mean":
                 dim = src.given(call, "dim")
-                edits.append(src.replace(dim.value if dim else call.args[0], "0"))
+                edits.append(src.replace(dim.value if dim else call.args[0], f"{MARK}0"))
                 place = place or call
-        yield [*edits, *forward_marks(src, cls)], place
+        yield [*edits, *core_marks(src, cls)], place
 
 
 @operator("ND905")
 def eps_outside_the_root(src):
     for node, cls in by_hand(src, r"torch\.sqrt\(var \+ self\.eps\)"):
-        yield [src.replace(node, "(torch.sqrt(var) + self.eps)"), *forward_marks(src, cls)], node
+        yield [src.replace(node, "(torch.sqrt(var) + self.eps)"), *core_marks(src, cls)], node
 
 
 @operator("ND905")
 def eps_forgotten(src):
     for node, cls in by_hand(src, r"(var|y\.pow\(2\)\.mean\(-1, keepdim=True\)) \+ self\.eps"):
-        yield [src.replace(node, src.of(node).removesuffix(" + self.eps")), *forward_marks(src, cls)], node
+        yield [src.replace(node, src.of(node).removesuffix(" + self.eps")), *core_marks(src, cls)], node
 
 
 @operator("ND906")
 def divided_by_the_inverse(src):
     for node, cls in by_hand(src, r"y \* torch\.rsqrt\(.*\)"):
-        yield [src.replace(node, src.of(node).replace(" * ", " / ", 1)), *forward_marks(src, cls)], node
+        yield [src.replace(node, src.of(node).replace(" * ", " / ", 1)), *core_marks(src, cls)], node
     for node, cls in by_hand(src, r"\(x - mean\) / torch\.sqrt\(.*\)"):
-        yield [src.replace(node, src.of(node).replace(") / ", ") * ", 1)), *forward_marks(src, cls)], node
+        yield [src.replace(node, src.of(node).replace(") / ", ") * ", 1)), *core_marks(src, cls)], node
 
 
 @operator("ND904")
 def scale_not_learned(src):
-    for node, cls in by_hand(src, r"nn\.Parameter\(torch\.(ones|zeros)\(dim\)\)"):
-        yield [src.replace(node, src.of(node.args[0])), src.mark(node), *forward_marks(src, cls)], node
+    for node, _ in by_hand(src, r"nn\.Parameter\(torch\.(ones|zeros)\(dim\)\)"):
+        yield [src.replace(node, src.of(node.args[0])), src.mark(node)], node
 
 
 @operator("ND907")
 def squares_in_half(src):
+    """The cast to float32 is forgotten, and the model runs in half precision."""
+    model = next(n for n in src.tree.body if isinstance(n, ast.Assign) and src.of(n.targets[0]) == "model")
     for node, cls in by_hand(src, r"x\.float\(\)"):
-        yield [src.replace(node, "x"), *forward_marks(src, cls)], node, "said only where half precision runs"
+        half = (src.end(model.value), src.end(model.value), ".half()")
+        yield [src.replace(node, "x"), *core_marks(src, cls), half], node

@@ -9,33 +9,33 @@ from .source import MARK
 from .table import operator
 
 
-def before_batchnorm(src, call) -> bool:
+def batchnorm_behind(src, call) -> ast.Call | None:
+    """The BatchNorm that reads what this layer returns."""
     behind = src.behind(call)
     if behind is not None:
-        return "BatchNorm" in src.name(behind)
+        return behind if "BatchNorm" in src.name(behind) else None
     for use in src.uses(src.class_of(call), src.attribute(call)):
         around = src.parent[use]
         if isinstance(around, ast.Call) and (name := re.fullmatch(r"self\.(\w+)", src.of(around.func))):
             made = src.constructor(src.class_of(call), name[1])
             if made is not None and "BatchNorm" in src.name(made):
-                return True
-    return False
+                return made
+    return None
 
 
 @operator("ND101")
 def bias_kept(src):
     for call in src.built(r"Linear|Conv\dd|ConvTranspose\dd"):
-        if src.given(call, "bias") and before_batchnorm(src, call):
+        if src.given(call, "bias") and batchnorm_behind(src, call):
             yield [src.drop_argument(call, "bias"), src.mark(call)], call
 
 
 @operator("ND106")
 def spectral_norm_in_front(src):
     for call in src.built(r"Linear|Conv\dd|ConvTranspose\dd"):
-        if before_batchnorm(src, call):
+        if (norm := batchnorm_behind(src, call)) is not None:
             new = f"nn.utils.parametrizations.spectral_norm({src.of(call)})"
-            norms = [behind] if (behind := src.behind(call)) is not None else list(src.built(r"BatchNorm\dd"))
-            yield [src.replace(call, new), src.mark(call), *(src.mark(one) for one in norms)], call
+            yield [src.replace(call, new), src.mark(call), src.mark(norm)], call
 
 
 def norm_uses(src):
@@ -161,12 +161,13 @@ def norm_of_norm(src):
                 yield [src.replace(made, new), src.mark(made)], use
 
 
+PREACTIVATED = "a block that begins with a norm or an activation: its branches end so on purpose"
+
+
 @operator("ND118")
 def relu_before_add(src):
     for node in sums(src):
         branch = node.right if src.of(node.left) == "x" else node.left
-        yield (
-            [src.replace(branch, f"F.relu({src.of(branch)})"), src.mark(branch), src.mark(node)],
-            node,
-            ("low confidence: only blocks that are post-activation otherwise"),
-        )
+        home = "F" if "functional as F" in src.text else "torch"
+        edits = [src.replace(branch, f"{home}.relu({src.of(branch)})"), src.mark(branch), src.mark(node)]
+        yield edits, node, PREACTIVATED if src.net in ("encoder", "gpt", "preact") else ""
