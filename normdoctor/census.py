@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 from normdoctor.facts import Facts, ModuleFact, Node
 
@@ -18,22 +19,22 @@ FUNCTIONAL = {
 
 def norm_modules(facts: Facts) -> list[ModuleFact]:
     """The modules that are norms, in the order of the model; not the norms within such a module."""
-    found: list[ModuleFact] = []
+    found: dict[str, ModuleFact] = {}
     for module in facts.modules:
-        if module.role == "norm" and not any(within(module.path, outer.path) for outer in found):
-            found.append(module)
-    return found
+        if module.role == "norm" and found.keys().isdisjoint(_around(module.path)):
+            found[module.path] = module
+    return list(found.values())
 
 
 def functional_norms(facts: Facts) -> list[Node]:
     """One node for each functional norm outside the modules that are norms themselves."""
-    inside = [module.path for module in facts.modules if module.role == "norm"]
+    inside = {module.path for module in facts.modules if module.role == "norm"}
     by_hand = {index for norm in facts.handwritten if norm.confirmed for index in norm.nodes}
     found: dict[tuple[object, ...], Node] = {}
     for node in facts.nodes:
-        covered = any(within(node.scope, path) or node.scope == path for path in inside)
-        covered = covered or node.index in by_hand
-        if node.role == "norm" and node.module is None and not covered:
+        if node.role != "norm" or node.module is not None or node.index in by_hand:
+            continue
+        if inside.isdisjoint((node.scope, *_around(node.scope))):
             found.setdefault((node.scope, node.kind, node.location), node)
     return list(found.values())
 
@@ -101,3 +102,10 @@ def count_parameters(facts: Facts, *, trainable: bool | None = None) -> int:
 def within(path: str, outer: str) -> bool:
     """Does a module path lie below another?"""
     return outer != path and (outer == "" or path.startswith(f"{outer}."))
+
+
+def _around(path: str) -> Iterator[str]:
+    """The paths of the modules around one, innermost first, the model's own last."""
+    while path:
+        path = path.rpartition(".")[0]
+        yield path

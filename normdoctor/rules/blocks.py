@@ -73,6 +73,8 @@ class Residual(NamedTuple):
 
 
 _found: WeakKeyDictionary[Graph, tuple[Residual, ...]] = WeakKeyDictionary()
+#: Node to the places in `graph.norms` of the norms whose input it reads.
+_starts: WeakKeyDictionary[Graph, dict[int, list[int]]] = WeakKeyDictionary()
 
 
 def residuals(graph: Graph) -> tuple[Residual, ...]:
@@ -133,8 +135,13 @@ def light_readers(graph: Graph, node: Node) -> list[Node]:
 
 def norms_on(graph: Graph, node: Node) -> list[Norm]:
     """The norms that act on what `node` returns, through light nodes."""
-    readers = {reader.index for reader in light_readers(graph, node)}
-    return [norm for norm in graph.norms if not readers.isdisjoint(_first_of(graph, norm))]
+    if graph not in _starts:
+        _starts[graph] = {}
+        for place, norm in enumerate(graph.norms):
+            for index in _first_of(graph, norm):
+                _starts[graph].setdefault(index, []).append(place)
+    places = {p for reader in light_readers(graph, node) for p in _starts[graph].get(reader.index, ())}
+    return [graph.norms[place] for place in sorted(places)]
 
 
 def weighted(graph: Graph, nodes: Iterable[int]) -> list[Node]:

@@ -18,6 +18,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from normdoctor.loading.state import Inventory, Snapshot, inventory
+from normdoctor.tracing.uncompiled import without_compiler
 
 Carrier = Literal["meta", "fake", "real"]
 
@@ -74,6 +75,7 @@ def borrowed(model: nn.Module, parts: Inventory, carrier: Carrier) -> Iterator[S
         stack.enter_context(kept_generators())
         stack.callback(snapshot.restore)
         stack.enter_context(_slow_attention())
+        stack.enter_context(without_compiler())
         stack.enter_context(torch.set_grad_enabled(torch.is_grad_enabled()))
         with torch._C.DisableTorchFunction():
             snapshot.map_tensors(stand)

@@ -99,8 +99,8 @@ def _kept(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 def light_batch_norm(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """`torch.batch_norm` that keeps to shapes on meta.
 
-    torch's own goes through Python decompositions there, whose first use imports its compiler (more
-    than a second) and which take longer than the convolution in front.
+    torch's own goes through Python decompositions there, which take longer than the convolution in
+    front.
     """
 
     def batch_norm(

@@ -106,21 +106,19 @@ class FrozenAtRandomInit(Rule):
         """Look at the outermost frozen modules."""
         if graph.facts.checkpoint or not graph.facts.weights:
             return
-        owned: dict[str, list[ParameterFact]] = {}
-        for parameter in graph.facts.parameters:
-            if parameter.kind == "parameter":
-                owned.setdefault(parameter.module, []).append(parameter)
-        whole = not any(one.trainable for group in owned.values() for one in group)
+        every = [one for one in graph.facts.parameters if one.kind == "parameter"]
+        whole = not any(one.trainable for one in every)
+        below: dict[str, list[ParameterFact]] = {}
+        for one in every:
+            path = one.module
+            while path:
+                below.setdefault(path, []).append(one)
+                path = path.rpartition(".")[0]
         found: list[str] = []
         for module in graph.facts.modules:
             if not module.path or any(within(module.path, path) for path in found):
                 continue
-            inside = [
-                one
-                for path, group in owned.items()
-                if path == module.path or within(path, module.path)
-                for one in group
-            ]
+            inside = below.get(module.path, [])
             if not inside or any(one.trainable for one in inside):
                 continue
             layers = self._layers(graph, inside)
