@@ -205,6 +205,92 @@ def test_exploding_and_vanishing_scales():
     assert not codes(edited(deep, all_layers(init.orthogonal_)), VECTOR)
 
 
+def plain(depth, width):
+    layers = []
+    for number in range(depth):
+        layers += [nn.Conv2d(width if number else 3, width, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
+
+
+class Products(nn.Module):
+    """Matrices of the user's own, one after the other."""
+
+    def __init__(self, std, act=torch.relu):
+        super().__init__()
+        self.weights = nn.ParameterList(nn.Parameter(torch.randn(128, 128) * std) for _ in range(8))
+        self.lift, self.head, self.act = nn.Linear(32, 128), nn.Linear(128, 4), act
+
+    def forward(self, x):
+        x = self.lift(x)
+        for weight in self.weights:
+            x = self.act(x @ weight)
+        return self.head(x)
+
+
+def small(std, *, bias):
+    def edit(model):
+        for one in model.modules():
+            if isinstance(one, nn.Conv2d):
+                one.weight.normal_(0, std)
+                if not bias:
+                    one.bias.zero_()
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("depth", "width", "bias"), [(10, 64, False), (10, 64, True), (10, 256, False), (6, 32, False)]
+)
+def test_a_deep_stack_of_small_weights(depth, width, bias):
+    made = edited(lambda: plain(depth, width), small(0.01, bias=bias))
+    assert "ND403" in codes(made, IMAGE)
+
+
+def test_four_small_layers_are_a_tower():
+    assert "ND403" not in codes(edited(lambda: plain(4, 64), small(0.01, bias=False)), IMAGE)
+
+
+@pytest.mark.parametrize("act", [torch.relu, torch.tanh, F.gelu, F.silu, lambda x: F.leaky_relu(x, 0.2)])
+@pytest.mark.parametrize("std", [0.001, 0.01, 1.0])
+def test_scales_of_own_matrices(act, std):
+    assert "ND403" in codes(lambda: Products(std, act), VECTOR)
+
+
+@pytest.mark.parametrize("act", [torch.relu, torch.tanh, torch.sigmoid])
+def test_standard_normal_weights_of_a_small_net(act):
+    def build():
+        model = nn.Sequential(nn.Linear(64, 64), Act(act), nn.Linear(64, 64), Act(act), nn.Linear(64, 10))
+        for layer in model[::2]:
+            init.normal_(layer.weight)
+        return model
+
+    assert "ND403" in codes(build, torch.zeros(2, 64))
+
+
+class Act(nn.Module):
+    def __init__(self, act):
+        super().__init__()
+        self.act = act
+
+    def forward(self, x):
+        return self.act(x)
+
+
+def test_the_first_of_the_layers_that_lose_the_signal_is_named():
+    def build():
+        model = Mlp(*[128] * 12, 10)
+        for layer in model.layers[3:]:
+            init.normal_(layer.weight, std=0.01)
+        return model
+
+    torch.manual_seed(0)
+    report = check(build, inputs=torch.zeros(2, 128), select="ND403")
+    (finding,) = report.findings
+    assert finding.modules == ("layers.3",)
+    assert finding.evidence["layers"] == 5
+    assert finding.evidence["left"] < 1e-4
+
+
 def test_only_the_first_layer_of_a_chain_is_reported():
     def explode(model):
         for layer in model.layers:
@@ -285,6 +371,22 @@ class Perceptual(nn.Module):
     def forward(self, x):
         y = self.net(x)
         return y, F.mse_loss(self.features(y), self.features(x))
+
+
+def test_a_model_that_is_frozen_as_a_whole():
+    def build():
+        return nn.ModuleDict({"features": Perceptual().features}).requires_grad_(False)
+
+    class Alone(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parts = build()
+
+        def forward(self, x):
+            return self.parts["features"](x)
+
+    assert not codes(Alone, IMAGE)
+    assert codes(Alone, IMAGE, min_confidence="low") == {"ND411"}
 
 
 def test_frozen_random_features():

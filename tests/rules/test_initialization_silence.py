@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -404,3 +405,166 @@ class IdentityRnn(nn.Module):
         for _ in range(3):
             x = torch.relu(self.loop(x))
         return self.head(x)
+
+
+def stack(*widths, act=nn.ReLU, bias=True):
+    layers = []
+    for a, b in itertools.pairwise(widths):
+        layers += [nn.Linear(a, b, bias=bias), act()]
+    return nn.Sequential(*layers[:-1])
+
+
+def drawn(model, draw):
+    """A model whose weights are drawn anew, with biases of zero."""
+    for one in model.modules():
+        if isinstance(one, nn.Linear | nn.Conv2d):
+            draw(one.weight)
+            if one.bias is not None:
+                init.zeros_(one.bias)
+    return model
+
+
+def normal(std):
+    return lambda weight: init.normal_(weight, 0.0, std)
+
+
+def published(inputs, name):
+    def register(build):
+        CASES.append(pytest.param(build, inputs, id=name))
+        return build
+
+    return register
+
+
+@published(torch.zeros(2, 512), "VggClassifier")
+def vgg_classifier():
+    return drawn(stack(512, 128, 128, 10), normal(0.01))
+
+
+@published(torch.zeros(2, 64), "MlpGan")
+def mlp_gan():
+    return drawn(stack(64, 128, 256, 512, 1024, 784), normal(0.02))
+
+
+@published(torch.zeros(2, 256), "TwoLayersOf1e-4")
+def two_layers():
+    return drawn(stack(256, 100, 10), normal(1e-4))
+
+
+@published(torch.zeros(2, 128), "XavierBeforeRelu")
+def xavier_before_relu():
+    return drawn(stack(*[128] * 21), init.xavier_uniform_)
+
+
+@published(torch.zeros(2, 64), "DefaultWithoutBias")
+def default_without_bias():
+    return stack(*[64] * 9, bias=False)
+
+
+@published(torch.zeros(2, 8), "StandardNormalInSmallLayers")
+def small_layers():
+    return drawn(stack(8, 32, 32, 2, act=nn.Tanh), normal(1.0))
+
+
+@case(torch.zeros(2, 1, 16, 16))
+class Srcnn(nn.Sequential):
+    def __init__(self):
+        super().__init__(
+            nn.Conv2d(1, 64, 9, padding=4), nn.ReLU(),
+            nn.Conv2d(64, 32, 5, padding=2), nn.ReLU(),
+            nn.Conv2d(32, 1, 5, padding=2),
+        )  # fmt: skip
+        drawn(self, normal(0.001))
+
+
+@case(IMAGE)
+class PlainDetector(Retina):
+    """A tower behind a stem without norms, of torch's default."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 64, 3, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 3, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(64, 128, 3),
+            nn.ReLU(),
+        )
+
+
+class ScaledConv(nn.Module):
+    """Weights from randn; the input is scaled in the forward (Progressive GAN)."""
+
+    def __init__(self, into, out):
+        super().__init__()
+        self.conv = nn.Conv2d(into, out, 3, 1, 1, bias=False)
+        self.bias = nn.Parameter(torch.zeros(out))
+        self.scale = math.sqrt(2 / (into * 9))
+        init.normal_(self.conv.weight)
+
+    def forward(self, x):
+        return self.conv(x * self.scale) + self.bias.view(1, -1, 1, 1)
+
+
+@case(IMAGE)
+class Progressive(nn.Sequential):
+    def __init__(self):
+        blocks = [nn.Sequential(ScaledConv(a, 64), nn.LeakyReLU(0.2)) for a in (3, 64, 64)]
+        super().__init__(*blocks, nn.Conv2d(64, 3, 1))
+
+
+@case(torch.zeros(4, 64))
+class RandomFourier(nn.Module):
+    """A wide normal in front of a cosine, which knows no scale."""
+
+    def __init__(self):
+        super().__init__()
+        self.features, self.hidden, self.head = nn.Linear(64, 256), nn.Linear(256, 64), nn.Linear(64, 3)
+        init.normal_(self.features.weight, 0.0, 10.0)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.hidden(torch.cos(self.features(x)))))
+
+
+@case(IMAGE)
+class Edsr(nn.Module):
+    """No norms, branches scaled by 0.1."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.tail = nn.Conv2d(3, 64, 3, padding=1), nn.Conv2d(64, 3, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1))
+            for _ in range(8)
+        )
+
+    def forward(self, x):
+        x = y = self.stem(x)
+        for block in self.blocks:
+            y = y + 0.1 * block(y)
+        return self.tail(x + y)
+
+
+@case(TOKENS)
+class Vit(nn.Module):
+    """Truncated normals of 0.02 whatever the width, and the MLP head of DINO."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(16, 2, 64, norm_first=True, batch_first=True, activation="gelu")
+            for _ in range(3)
+        )
+        self.norm, self.project = nn.LayerNorm(16), stack(16, 256, 256, 64, act=nn.GELU)
+        self.last = nn.utils.parametrizations.weight_norm(nn.Linear(64, 32, bias=False))
+        for one in self.modules():
+            if isinstance(one, nn.Linear) and one is not self.last:
+                init.trunc_normal_(one.weight, std=0.02)
+                if one.bias is not None:
+                    init.zeros_(one.bias)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return self.last(F.normalize(self.project(self.norm(x).mean(1)), dim=-1))

@@ -30,6 +30,9 @@ _PASSED = frozenset({"activation", "dropout", "pool", "reshape", "reduce"})
 _WIDE = 64
 #: Variances of the input for which an activation's share is taken: a usual one and a small one.
 _VARIANCES = (1.0, 1e-4)
+#: Activations that saturate, and the mean square in front of which 42 % of the values are beyond 4.
+_BOUNDED = frozenset({"tanh", "sigmoid", "hardtanh", "hardsigmoid", "softsign"})
+_SATURATED = 25.0
 #: A layer that makes the mean square so many times larger is named as the first of those that do.
 _GROWS = 4.0
 
@@ -37,6 +40,7 @@ _GROWS = 4.0
 class _Layer(NamedTuple):
     """A hidden layer with the signals that it gets and gives, and the share of it that it keeps.
 
+    `last` is true of an output layer, which is judged only as the end of a chain that grows.
     `share` is the part of the mean square that weights and activation pass on, without the bias, which
     carries nothing of the input; of fan-in and fan-out the one that keeps more.
     """
@@ -47,6 +51,7 @@ class _Layer(NamedTuple):
     after: Signal | None
     default: bool
     share: float
+    last: bool
 
 
 class _Loss(NamedTuple):
@@ -66,7 +71,9 @@ class InitGain(Rule):
     no norm and no sum between.
 
     A signal that grows is reported where the mean square of a layer's output is above 1e4, and at a layer
-    that by itself is ten times too large in standard deviation, by fan-in and by fan-out.
+    that by itself is ten times too large in standard deviation, by fan-in and by fan-out; an output layer
+    is judged with the chain in front of it. Two layers in front of a tanh or sigmoid are too large where
+    they give values of a mean square above 25, at which the activation saturates.
 
     A signal that shrinks is reported where a chain loses it, since small weights in one to four layers are
     how many heads start, and they train. A layer keeps the share fan-in times the mean square of its
@@ -188,7 +195,7 @@ class InitGain(Rule):
 
     ## When to ignore
     Where the input is far from a standard normal and the scale makes up for it. The rule is silent for
-    frozen and trained weights and for weights from a checkpoint, output layers, branches of a residual,
+    frozen and trained weights and for weights from a checkpoint, output layers alone, branches of a residual,
     weights that are computed (weight normalization, equalized learning rates), torch's own default in
     chains of usual depth (it keeps a third of the mean square), layers in front of a sine or a cosine, and
     the scale of a single layer of fewer than 64 inputs.
@@ -241,12 +248,17 @@ class InitGain(Rule):
                 left.add(node.index)
             if layer is None or inherited or layer.use.parameter.name in done:
                 continue
+            grown = [one for one in chains[node.index] if not one.default and one.share > _GROWS]
             large = layer.after is not None and layer.after.square > self.options.high
-            loss = None if large else self._lost(chains[node.index])
-            if large or self._too_large(graph, layer) or (loss and not self._small_branch(graph, layer)):
+            large = large and not self._periodic(graph, layer)
+            if layer.last and not (large and grown[:-1] and grown[-1] is layer):
+                continue
+            full = self._saturated(graph, chains[node.index])
+            wrong = large or bool(full) or self._too_large(graph, layer)
+            loss = None if wrong else self._lost(chains[node.index])
+            if wrong or (loss and not self._small_branch(graph, layer)):
                 left.add(node.index)
-                grown = [one for one in chains[node.index] if not one.default and one.share > _GROWS]
-                first = loss.layers[0] if loss else grown[0] if large and grown else layer
+                first = loss.layers[0] if loss else next(iter(full or (grown if large else ())), layer)
                 if first.use.parameter.name not in done:
                     yield self._report(graph, first, loss, layer if large else None)
                 done |= {layer.use.parameter.name, first.use.parameter.name}
@@ -268,11 +280,12 @@ class InitGain(Rule):
             return None
         if module is not None and module.reparametrized:
             return None
-        if destinations(graph, node, _PASSED) != {"layer"}:
+        ends = destinations(graph, node, _PASSED)
+        if ends not in ({"layer"}, {"output"}):
             return None
         before, after = signals[node.inputs[0]], signals[node.index]
         share = cls._kept(graph, node) * max(gains(value, found[0])) ** 2
-        return _Layer(found[0], value, before, after, is_default(graph, parameter), share)
+        return _Layer(found[0], value, before, after, is_default(graph, parameter), share, "output" in ends)
 
     @staticmethod
     def _kept(graph: Graph, node: Node) -> float:
@@ -300,17 +313,34 @@ class InitGain(Rule):
         return _Loss(chain, math.prod(shares)) if gone and rest < most else None
 
     @staticmethod
+    def _saturated(graph: Graph, chain: tuple[_Layer, ...]) -> list[_Layer]:
+        """Two layers or more in a row whose activations are saturated for nearly half of their input."""
+        found = []
+        for layer in chain:
+            reader = graph.reader(layer.use.node)
+            bounded = reader is not None and reader.kind in _BOUNDED
+            large = layer.after is not None and layer.after.square > _SATURATED
+            if bounded and large and layer.use.fan_in >= _WIDE and not layer.default:
+                found.append(layer)
+        return found if len(found) > 1 else []
+
+    @staticmethod
     def _small_branch(graph: Graph, layer: _Layer) -> bool:
         """Is it a branch that starts small, beside a skip that carries the signal?"""
         ends = destinations(graph, layer.use.node, _PASSED | {"linear", "scale"})
         return bool(ends & {"add", "gate"})
 
+    @staticmethod
+    def _periodic(graph: Graph, layer: _Layer) -> bool:
+        """Does a sine or a cosine follow, which a large input does not saturate?"""
+        reader = graph.reader(layer.use.node)
+        return reader is not None and reader.kind in ("sin", "cos")
+
     def _too_large(self, graph: Graph, layer: _Layer) -> bool:
         """Is the layer by itself too large, whichever fan it was scaled for, and its output too?"""
         if layer.default or layer.use.fan_in < _WIDE or layer.use.fan_out < 1 or layer.after is None:
             return False
-        reader = graph.reader(layer.use.node)
-        if reader is not None and reader.kind in ("sin", "cos"):
+        if self._periodic(graph, layer):
             return False
         wanted, most = self._wanted(graph, layer.use.node), self.options.ratio
         return bool(layer.after.square > most and min(gains(layer.value, layer.use)) > most * wanted)
