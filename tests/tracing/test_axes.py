@@ -13,6 +13,7 @@ from normdoctor.facts import from_json
 from normdoctor.loading.target import from_object
 from normdoctor.tracing.axes import with_axes
 from normdoctor.tracing.axes.atoms import Atoms
+from normdoctor.tracing.axes.atoms import Atoms
 from normdoctor.tracing.examine import Request, examine
 
 NCHW = ("batch", "channel", "space", "space")
@@ -338,3 +339,12 @@ def test_cost_grows_with_the_nodes_only():
 
     short, long = net(40), net(400)
     assert seconds(long) < 30 * seconds(short)
+
+
+def test_asking_along_many_paths_ends():
+    atoms = Atoms()
+    axis = atoms.new(8)
+    for _ in range(60):  # two ways from each atom to the next: 2**60 paths
+        before, axis = axis, atoms.new(8)
+        atoms._follows[axis[0]] += [(before[0], 0), (before[0], 0)]
+    assert atoms.text(axis) == ""

@@ -119,15 +119,26 @@ class Atoms:
             if place == 0 and label != "heads" and (label != "channel" or whole == self._size[atom]):
                 self._mark(source, label, min(strength, USUAL), depth + 1)
 
-    def _known(self, atom: int, depth: int = 0) -> tuple[str, int]:
+    def _known(self, atom: int) -> tuple[str, int]:
         atom = self.find(atom)
         if self._label[atom]:
             return self._label[atom], self._strength[atom]
-        for source, place in self._follows[atom] if depth < _DEEPEST else ():
-            label, _ = self._known(source, depth + 1)
-            if label and not (place and "batch" in label):
-                return label, LIKELY
-        return "", 0
+        label = self._heard(atom, {}, 0) if self._follows[atom] else ""
+        return label, LIKELY if label else 0
+
+    def _heard(self, atom: int, heard: dict[int, str], depth: int) -> str:
+        """The label of what an atom follows; `heard` keeps each atom from being asked twice."""
+        atom = self.find(atom)
+        if self._label[atom]:
+            return self._label[atom]
+        if atom not in heard and depth < _DEEPEST:
+            heard[atom] = ""
+            for source, place in self._follows[atom]:
+                label = self._heard(source, heard, depth + 1)
+                if label and not (place and "batch" in label):
+                    heard[atom] = label
+                    break
+        return heard.get(atom, "")
 
     # -- sameness ------------------------------------------------------------------------------
 
