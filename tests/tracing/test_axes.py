@@ -13,7 +13,6 @@ from normdoctor.facts import from_json
 from normdoctor.loading.target import from_object
 from normdoctor.tracing.axes import with_axes
 from normdoctor.tracing.axes.atoms import Atoms
-from normdoctor.tracing.axes.atoms import Atoms
 from normdoctor.tracing.examine import Request, examine
 
 NCHW = ("batch", "channel", "space", "space")
