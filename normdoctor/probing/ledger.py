@@ -14,8 +14,9 @@ from torch import Tensor
 
 #: What is kept of a unit, one row each. `n` counts its finite observations, `mean` and `m2` are the mean
 #: and the sum of squared deviations from it, `active` counts values above zero, `low` and `high` those at
-#: or beyond the bounds of the activation, `bad` the batches that held NaN or infinity (left out of the rest).
-ROWS = ("n", "mean", "m2", "minimum", "maximum", "active", "low", "high", "bad")
+#: or beyond the bounds of the activation, `level` sums how far values lie from the middle of its range (0)
+#: towards its ends (1), `bad` counts the batches that held NaN or infinity (left out of the rest).
+ROWS = ("n", "mean", "m2", "minimum", "maximum", "active", "low", "high", "level", "bad")
 
 
 class Slot(NamedTuple):
@@ -26,7 +27,7 @@ class Slot(NamedTuple):
 
 
 def merged(total: Tensor, batch: Tensor) -> Tensor:
-    """Exact statistics of two disjoint sets of observations, from those of each; both of shape (9, units).
+    """Exact statistics of two disjoint sets of observations, from those of each; both of shape (10, units).
 
     Chan, Golub and LeVeque, Updating formulae and a pairwise algorithm for computing sample variances, 1979.
     """
@@ -65,7 +66,7 @@ class Ledger:
         self._width = 0
 
     def add(self, key: Hashable, rows: Tensor) -> None:
-        """Note the statistics of one batch, of shape (9, units). A site whose units change is left out."""
+        """Note the statistics of one batch, of shape (10, units). A site whose units change is left out."""
         units = rows.shape[1]
         slot = self.slots.get(key)
         if slot is None:

@@ -20,6 +20,13 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "relu6": (-math.inf, 6.0),
 }
 
+#: The least and the largest output of bounded activations.
+RANGES: dict[str, tuple[float, float]] = {
+    "sigmoid": (0.0, 1.0),
+    "tanh": (-1.0, 1.0),
+    "hardsigmoid": (0.0, 1.0),
+}
+
 
 def sample(output: Tensor, axis: int, budget: int | None, phase: int = 0) -> Tensor:
     """At most about `budget` values of `output`, with every unit along `axis` among them.
@@ -38,8 +45,16 @@ def sample(output: Tensor, axis: int, budget: int | None, phase: int = 0) -> Ten
     return output
 
 
-def rows_of(values: Tensor, axis: int, bounds: tuple[float, float] | None) -> Tensor:
-    """Statistics of each unit, of shape (9, units); the rows are `normdoctor.probing.ledger.ROWS`."""
+def rows_of(
+    values: Tensor,
+    axis: int,
+    bounds: tuple[float, float] | None,
+    span: tuple[float, float] | None = None,
+) -> Tensor:
+    """Statistics of each unit, of shape (10, units); the rows are `normdoctor.probing.ledger.ROWS`.
+
+    `bounds` are those of `BOUNDS`, `span` is the range of the activation.
+    """
     wide = torch.float32 if values.device.type == "mps" else torch.float64
     if values.dtype in (torch.float16, torch.bfloat16):
         values = values.float()
@@ -51,15 +66,18 @@ def rows_of(values: Tensor, axis: int, bounds: tuple[float, float] | None) -> Te
     variance, mean = torch.var_mean(values, others, correction=0)
     least, most = values.amin(others), values.amax(others)
     zero = torch.zeros_like(mean)
-    low = high = zero
+    low = high = level = zero
     if bounds is not None:
         low = (values <= bounds[0]).sum(others) if bounds[0] > -math.inf else zero
         high = (values >= bounds[1]).sum(others)
+    if span is not None:
+        middle, half = (span[0] + span[1]) / 2, (span[1] - span[0]) / 2
+        level = (values - middle).abs().mean(others) * (n / half)
     active = (values > 0).sum(others)
     finite = torch.isfinite(variance)
     rows = torch.stack(
-        [row.to(wide) for row in (finite * n, mean, variance * n, least, most, active, low, high)]
+        [row.to(wide) for row in (finite * n, mean, variance * n, least, most, active, low, high, level)]
     )
-    empty = torch.tensor([0, 0, 0, math.inf, -math.inf, 0, 0, 0], dtype=wide, device=rows.device)
+    empty = torch.tensor([0, 0, 0, math.inf, -math.inf, 0, 0, 0, 0], dtype=wide, device=rows.device)
     rows = torch.where(finite, rows, empty.unsqueeze(1))
     return torch.cat((rows, (~finite).to(wide).unsqueeze(0)))

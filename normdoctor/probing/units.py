@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from normdoctor.probing.calls import Call, SiteKey, observable, site_name
 from normdoctor.probing.ledger import Ledger
-from normdoctor.probing.statistics import BOUNDS, rows_of, sample
+from normdoctor.probing.statistics import BOUNDS, RANGES, rows_of, sample
 from normdoctor.tracing.roles import ARGUMENTS
 
 #: Kinds of roles that are wanted which hold no units: recurrent layers return several tensors.
@@ -45,7 +45,7 @@ class UnitCollector:
         for place, value in enumerate(one for one in inputs if isinstance(one, Tensor)):
             if observable(value):
                 axis = 1 if value.dim() > 3 else value.dim() - 1
-                self._add(("", "input", place), "input", value, axis, None)
+                self._add(("", "input", place), "input", value, axis)
 
     def before(
         self, key: SiteKey, role: str, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -61,17 +61,18 @@ class UnitCollector:
                 return made
         axis = 1 if kind.startswith(("batch", "instance", "group")) and value.dim() > 1 else value.dim() - 1
         source = (key[0], f"{kind}_input", key[2])
-        self._add(source, "norm_input", value, axis, None)
+        self._add(source, "norm_input", value, axis)
         return source
 
     def after(self, call: Call, before: SiteKey | None) -> None:
         """Add one output."""
         if call.kind in _LEFT_OUT:
             return
-        bounds = BOUNDS.get(call.kind)
+        bounds, span = BOUNDS.get(call.kind), RANGES.get(call.kind)
         if call.kind == "hardtanh":
             bounds = (float(call.argument(1, "min_val", -1.0)), float(call.argument(2, "max_val", 1.0)))
-        self._add(call.key, call.role, call.output, call.axis, bounds)
+            span = bounds if bounds[0] < bounds[1] else None
+        self._add(call.key, call.role, call.output, call.axis, bounds, span)
         if before is not None:
             self._sites[call.key]["norm_input"] = before
             place = ARGUMENTS[call.kind].index("eps")
@@ -112,15 +113,26 @@ class UnitCollector:
         return found
 
     def _add(
-        self, key: SiteKey, role: str, output: Tensor, axis: int, bounds: tuple[float, float] | None
+        self,
+        key: SiteKey,
+        role: str,
+        output: Tensor,
+        axis: int,
+        bounds: tuple[float, float] | None = None,
+        span: tuple[float, float] | None = None,
     ) -> None:
         if key not in self._sites:
-            self._sites[key] = {"role": role, "device": output.device, "order": len(self._sites)}
+            self._sites[key] = {
+                "role": role,
+                "device": output.device,
+                "dtype": str(output.dtype).removeprefix("torch."),
+                "order": len(self._sites),
+            }
         device = self._sites[key]["device"]
         if output.device != device or output.shape[axis] == 0 or output.numel() == 0:
             return
         thinned = sample(output, axis, self.budget, self._phase)
-        self._ledgers.setdefault(device, Ledger()).add(key, rows_of(thinned, axis, bounds))
+        self._ledgers.setdefault(device, Ledger()).add(key, rows_of(thinned, axis, bounds, span))
         self._made[id(output)] = (weakref.ref(output), key, _version(output))
 
 
@@ -131,20 +143,22 @@ def _version(tensor: Tensor) -> int:
 
 def _described(key: SiteKey, site: dict[str, Any]) -> dict[str, Any]:
     path, kind, index = key
-    said = {"module": path, "kind": kind, "call": index, "role": site["role"], "order": site["order"]}
+    said = {"module": path, "kind": kind, "call": index}
+    said |= {name: site[name] for name in ("role", "order", "dtype")}
     if (before := site.get("norm_input")) is not None:
         said |= {"norm_input": site_name(before), "eps": site["eps"]}
     return said
 
 
 def figures(rows: Tensor, role: str) -> dict[str, Any]:
-    """Plain data of one site, from its rows of shape (9, units) on the host.
+    """Plain data of one site, from its rows of shape (10, units) on the host.
 
     `mean` and `std` are those of all values, `unit_mean` and `unit_std` those of each unit. `constant` holds
     the places of units whose value never changed. Activations have more lists of one value a unit: `active`
-    (share above zero), `low` and `high` (share at the bounds of the activation, see `BOUNDS`).
+    (share above zero), `low` and `high` (share at the bounds of the activation, see `BOUNDS`); `level` is their
+    mean distance from the middle of the range, 1 at its ends, and 0 where the range has no ends.
     """
-    n, mean, m2, least, most, active, low, high, bad = rows
+    n, mean, m2, least, most, active, low, high, level, bad = rows
     count = float(n.sum())
     pooled = float((n * mean).sum()) / max(count, 1.0)
     square = float((m2 + n * (mean - pooled) ** 2).sum()) / max(count, 1.0)
@@ -164,6 +178,7 @@ def figures(rows: Tensor, role: str) -> dict[str, Any]:
     }
     if role == "activation":
         found |= {"active": _rounded(active / per), "low": _rounded(low / per), "high": _rounded(high / per)}
+        found["level"] = round(float(level.sum()) / max(count, 1.0), 6)
     return found
 
 
