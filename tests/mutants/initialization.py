@@ -84,6 +84,29 @@ def ones_by_helper(src):
         yield [src.replace(call, f"{MARK}nn.init.constant_({target}, 0.01)"), *marks], call
 
 
+def every_linear_of_a_plain_net(src, std):
+    """All layers of a class without norms, drawn anew: one mutant a class."""
+    if src.net != "policy":
+        return
+    classes = {src.class_of(call).name: call for call in src.built("Linear")}
+    marks = [src.mark(call) for call in src.built("Linear")]
+    for call in classes.values():
+        text = (
+            f"for one in self.modules(): isinstance(one, nn.Linear) and nn.init.normal_(one.weight, 0, {std})"
+        )
+        yield [after(src, call, f"{MARK}{text}"), *marks], call
+
+
+@operator("ND403")
+def standard_normal_weights(src):
+    yield from every_linear_of_a_plain_net(src, 1.0)
+
+
+@operator("ND403")
+def weights_near_zero(src):
+    yield from every_linear_of_a_plain_net(src, 0.001)
+
+
 @operator("ND404")
 def uniform_from_zero(src):
     """torch.rand for torch.randn, uniform_ without bounds."""
