@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tabulate import tabulate
-
-#: What tabulate puts between two columns.
+#: Blanks between two columns.
 GAP = 2
 #: No column is made narrower than this.
 NARROWEST = 6
@@ -38,14 +36,16 @@ def table(
             own if name in right else floor for own, floor, name in zip(widths, floors, names, strict=True)
         ]
         _fit(widths, fixed, width)
-    shortened = [
-        [shorten(text, widths[i], middle=i == 0) for i, text in enumerate(row)] for row in [names, *cells]
-    ]
-    # Headers go in as a row: tabulate would make every column two wider than its header.
-    shortened.insert(1, ["-" * own for own in widths])
-    align = ["right" if name in right else "left" for name in names]
-    text = tabulate(shortened, tablefmt="plain", colalign=align, disable_numparse=True)
-    return "\n".join(line.rstrip() for line in text.splitlines())
+    lines = [names, ["-" * own for own in widths], *cells]
+    return "\n".join(
+        (" " * GAP)
+        .join(
+            (str.rjust if name in right else str.ljust)(shorten(text, own, middle=i == 0), own)
+            for i, (text, own, name) in enumerate(zip(line, widths, names, strict=True))
+        )
+        .rstrip()
+        for line in lines
+    )
 
 
 def _fit(widths: list[int], floors: Sequence[int], width: int) -> None:

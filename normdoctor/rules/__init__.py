@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
-from importlib.metadata import entry_points
+from pathlib import Path
 
 from normdoctor.errors import ConfigError
 from normdoctor.rules.base import Rule
+from normdoctor.rules.plugins import entry_points
 
 ENTRY_POINT_GROUP = "normdoctor.rules"
 
@@ -48,3 +49,18 @@ def find_rule(key: str) -> type[Rule] | None:
     """The rule with this code or name, upper or lower case; None where there is none."""
     lowered = key.lower()
     return next((r for r in all_rules() if lowered in (r.code.lower(), r.name)), None)
+
+
+def load_rule(key: str) -> type[Rule] | None:
+    """As `find_rule`; of the catalogue's own rules only the file that holds this one is imported."""
+    for info in pkgutil.walk_packages(__path__, prefix=f"{__name__}."):
+        file = Path(getattr(info.module_finder, "path", ""), info.name.rpartition(".")[2] + ".py")
+        if info.ispkg or not file.is_file():
+            continue
+        if file.stem == key.lower().replace("-", "_") or f'code = "{key.upper()}"' in file.read_text("utf-8"):
+            found: dict[str, type[Rule]] = {}
+            _collect(importlib.import_module(info.name), found)
+            for rule in found.values():
+                if key.lower() in (rule.code.lower(), rule.name):
+                    return rule
+    return find_rule(key)

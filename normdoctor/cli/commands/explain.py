@@ -16,17 +16,17 @@ from normdoctor.errors import UsageError
 def command(rule: str | None, everything: bool, layout: str, color: str) -> None:
     """Explain a rule: what it finds, why that is bad, and what to do."""
     from normdoctor.output.catalogue import page, pages_json
-    from normdoctor.rules import all_rules, find_rule
+    from normdoctor.rules import all_rules, load_rule
     from normdoctor.selection import unknown_rule_hint
 
     if everything == (rule is not None):
         raise UsageError("expected one rule, or --all", hint="For example: normdoctor explain ND101")
-    chosen = all_rules()
-    if rule is not None:
-        found = find_rule(rule)
-        if found is None:
-            raise UsageError(f"unknown rule `{rule}`", hint=unknown_rule_hint(rule))
+    if rule is None:
+        chosen = all_rules()
+    elif found := load_rule(rule):
         chosen = (found,)
+    else:
+        raise UsageError(f"unknown rule `{rule}`", hint=unknown_rule_hint(rule))
     style = make_style(color, False, 0)
     if layout == "json":
         click.echo(pages_json(chosen, alone=not everything), nl=False)
