@@ -32,6 +32,16 @@ class Site:
         return str(self.figures["kind"])
 
     @property
+    def role(self) -> str:
+        """As in `normdoctor.facts.Node`, or `input`, or `norm_input` for what a norm takes."""
+        return str(self.figures.get("role", ""))
+
+    @property
+    def order(self) -> int:
+        """Its place among all sites, in the order in which they first ran."""
+        return int(self.figures.get("order", 0))
+
+    @property
     def units(self) -> int:
         """How many channels or features it has."""
         return int(self.figures["units"])
@@ -62,13 +72,19 @@ class Site:
         """The recorded call that it stands for; None where nothing was recorded there."""
         calls = graph.calls_of(self.module)
         if not calls:
+            kind = self.kind.removesuffix("_input") if self.role == "norm_input" else self.kind
             calls = [
                 node
                 for node in graph.nodes
-                if node.module is None and node.scope == self.module and node.kind == self.kind
+                if node.module is None and node.scope == self.module and node.kind == kind
             ]
         index = self.figures["call"]
         return calls[index] if index < len(calls) else None
+
+    def named(self, graph: Graph) -> str:
+        """It in the words of a message: `relu {modules}`, or `relu in {modules}` for a function."""
+        node = self.node(graph)
+        return graph.named(node) if node is not None else f"{self.kind} {{modules}}"
 
 
 def sites(graph: Graph, *roles: str, need: str = "units") -> Iterator[Site]:

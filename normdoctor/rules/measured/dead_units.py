@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules import base
-from normdoctor.rules.sites import RELUS, Site, sites
+from normdoctor.rules.signals import Signals
+from normdoctor.rules.sites import RELUS, Site
 
 
 class DeadUnits(base.Rule):
@@ -17,7 +18,8 @@ class DeadUnits(base.Rule):
     Counts, over the batches of `data=` or of a watched training, how often each unit of a ReLU is above zero.
     A unit is a channel of a convolution or a feature of a linear layer; each position and each sample is one
     observation of it. A unit that was never above zero in n observations is called dead: with 95 %
-    confidence it is on in fewer than 3/n of all cases.
+    confidence it is on in fewer than 3/n of all cases. A layer of which no unit is ever on is the matter of
+    ND602; behind it, nothing more is reported.
 
     ## Why is this bad?
     Where a ReLU is off, its derivative is zero. A unit that is off for every input gets no gradient, so it
@@ -77,12 +79,16 @@ class DeadUnits(base.Rule):
         batches: int = 2
 
     def check(self, graph: Graph) -> Iterator[Finding]:
-        """Judge every ReLU that was observed often enough."""
-        for site in sites(graph, "activation"):
+        """Judge every ReLU that was observed often enough, unless nothing that varies comes in."""
+        signals = Signals(graph)
+        for site in signals.of_role("activation"):
             if site.kind not in RELUS or site.observations < self.options.observations:
                 continue
             dead = [unit for unit, share in enumerate(site.figures["active"]) if share == 0]
-            if site.batches >= self.options.batches and len(dead) > self.options.warning * site.units:
+            if site.batches < self.options.batches or len(dead) <= self.options.warning * site.units:
+                continue
+            # All of them: ND602, or zero by design.
+            if len(dead) < site.units and signals.stirred(site) and not signals.gate(site):
                 yield self._finding(graph, site, dead)
 
     def _finding(self, graph: Graph, site: Site, dead: list[int]) -> Finding:
