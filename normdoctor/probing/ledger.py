@@ -6,7 +6,7 @@ merged into the totals by a few calls, however many sites there are. Nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
 import torch
@@ -55,9 +55,18 @@ def empty(units: int, like: Tensor) -> Tensor:
 
 
 class Ledger:
-    """The totals of all sites on one device."""
+    """The totals of all sites on one device.
 
-    def __init__(self) -> None:
+    `merge` makes of two totals of shape (rows, units) that of both, `blank` a total of no observation.
+    """
+
+    def __init__(
+        self,
+        merge: Callable[[Tensor, Tensor], Tensor] = merged,
+        blank: Callable[[int, Tensor], Tensor] = empty,
+    ) -> None:
+        self._merged = merge
+        self._blank = blank
         self.slots: dict[Hashable, Slot] = {}
         self.batches: dict[Hashable, int] = {}
         self.uneven: set[Hashable] = set()
@@ -103,17 +112,17 @@ class Ledger:
         keys = sorted(batch, key=lambda key: self.slots[key].start)
         rows = torch.cat([batch[key] for key in keys], dim=1)
         if rows.shape[1] == self._width:
-            total.copy_(merged(total, rows))
+            total.copy_(self._merged(total, rows))
             return
         for start, stop, columns in _runs([self.slots[key] for key in keys]):
             part = total[:, start:stop]
-            part.copy_(merged(part, rows[:, columns : columns + stop - start]))
+            part.copy_(self._merged(part, rows[:, columns : columns + stop - start]))
 
     def _grown(self, like: Tensor) -> Tensor:
         if self.total is None:
-            self.total = empty(self._width, like)
+            self.total = self._blank(self._width, like)
         elif self.total.shape[1] < self._width:
-            self.total = torch.cat((self.total, empty(self._width - self.total.shape[1], like)), dim=1)
+            self.total = torch.cat((self.total, self._blank(self._width - self.total.shape[1], like)), dim=1)
         return self.total
 
 

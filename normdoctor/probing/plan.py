@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from normdoctor.probing.hooks import Collector
+from normdoctor.probing.normstats import NormCollector
 from normdoctor.probing.units import UnitCollector
 
 #: Need to what makes its collector, from the budget of values a site and forward (None: all of them).
 COLLECTORS: dict[str, Callable[[int | None], Collector]] = {
     UnitCollector.need: UnitCollector,
+    NormCollector.need: NormCollector,
 }
 
 

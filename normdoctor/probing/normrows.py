@@ -1,0 +1,143 @@
+"""The statistics of a BatchNorm's input as rows of a ledger: of one batch, of many, and as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from normdoctor.probing.normstats import Batch
+
+#: What is kept of a channel, one row each.
+#:
+#: - samples, mean, m2: count, mean, and sum of squared deviations of the means of samples
+#: - within: sum over samples of their biased variance over positions
+#: - batches, batch_mean, batch_m2: the same of the means of whole batches
+#: - batch_variance: sum over batches of their biased variance
+#: - freedom, scatter: sums over batches of (samples - 1) and of the squared deviations of the samples'
+#:   means from their batch's
+#: - expected: sum over batches of the variance that the batch's mean has if its samples are independent
+#: - first_*, last_*: the running statistics in front of the first and of the last batch
+#: - gap, gap_square, log_ratio, noise: over the last batches, of batch mean - running mean, its square,
+#:   log(batch variance / running variance), and the squared standard error of the batch mean
+#: - bad: batches that held NaN or infinity, left out of the rest
+ROWS = (
+    "samples mean m2 within batches batch_mean batch_m2 batch_variance freedom scatter expected "
+    "first_mean first_variance last_mean last_variance gap gap_square log_ratio noise bad"
+).split()
+#: Over how many batches the recent figures reach.
+RECENT = 8
+
+_AT = {name: place for place, name in enumerate(ROWS)}
+
+
+def blank(units: int, like: Tensor) -> Tensor:
+    """Statistics of no batch."""
+    return torch.zeros(len(ROWS), units, dtype=like.dtype, device=like.device)
+
+
+def rows_of(batches: Sequence[Batch]) -> Tensor:
+    """The rows of several sites, side by side: of as many samples each, from batches of one size."""
+    first = batches[0]
+    wide = torch.float32 if first.means.device.type == "mps" else torch.float64
+    means = torch.cat([batch.means for batch in batches], dim=1).to(wide)
+    within = torch.cat([batch.variances for batch in batches], dim=1).to(wide).sum(0)
+    k = len(means)
+    m2, mean = torch.var_mean(means, 0, correction=0)
+    m2 = m2 * k
+    variance = (within + m2) / k
+    batch_mean, batch_variance = mean, variance
+    if first.full is not None:
+        parts = [torch.cat([batch.full[i] for batch in batches if batch.full]).to(wide) for i in (0, 1)]
+        batch_mean = parts[0]
+        batch_variance = torch.where(parts[1].isnan(), variance, parts[1])
+    zero, one = torch.zeros_like(mean), torch.ones_like(mean)
+    noise = m2 / max(k - 1, 1) / first.size
+    running = [zero] * 4
+    recent = [zero] * 3
+    if first.running is not None:
+        held = [torch.cat([batch.running[i] for batch in batches if batch.running]).to(wide) for i in (0, 1)]
+        running = [*held, *held]
+        gap = batch_mean - held[0]
+        ratio = batch_variance.clamp(min=1e-12) / held[1].clamp(min=1e-12)
+        recent = [gap, gap * gap, ratio.log()]
+    rows = torch.stack(
+        [k * one, mean, m2, within, one, batch_mean, zero, batch_variance, (k - 1) * one, m2, noise,
+         *running, *recent, noise, zero]
+    )  # fmt: skip
+    finite = torch.isfinite(rows).all(0)
+    rows = torch.where(finite, rows, 0.0)
+    rows[-1] = (~finite).to(wide)
+    return rows
+
+
+def merged(total: Tensor, batch: Tensor) -> Tensor:
+    """Statistics of two disjoint sets of batches, the second later than the first; of shape (rows, units).
+
+    Means and squared deviations are merged exactly (Chan, Golub and LeVeque, 1979); of the recent figures
+    an exponential mean over `RECENT` batches is kept.
+    """
+    rows = total + batch
+    for count, mean, m2 in (("samples", "mean", "m2"), ("batches", "batch_mean", "batch_m2")):
+        n = rows[_AT[count]].clamp(min=1)
+        share = batch[_AT[count]] / n
+        delta = batch[_AT[mean]] - total[_AT[mean]]
+        rows[_AT[mean]] = total[_AT[mean]] + delta * share
+        rows[_AT[m2]] += delta * delta * total[_AT[count]] * share
+    was, now = total[_AT["batches"]], batch[_AT["batches"]]
+    share = now / torch.minimum(was + now, RECENT * now).clamp(min=1)
+    for name in ("gap", "gap_square", "log_ratio", "noise"):
+        rows[_AT[name]] = total[_AT[name]] + (batch[_AT[name]] - total[_AT[name]]) * share
+    for name in ("first_mean", "first_variance"):
+        rows[_AT[name]] = torch.where(was > 0, total[_AT[name]], batch[_AT[name]])
+    for name in ("last_mean", "last_variance"):
+        rows[_AT[name]] = torch.where(now > 0, batch[_AT[name]], total[_AT[name]])
+    return rows
+
+
+def figures(rows: Tensor, *, tracked: bool) -> dict[str, Any]:
+    """Plain data of one site, from its rows on the host; lists hold one value a channel.
+
+    `mean` and `variance` (biased) are those of all values that were read; `batch_variance` is the mean
+    biased variance of a batch. `sample_variance` is the unbiased variance of the means of single samples,
+    `sample_variance_within` that within batches alone. `between` is the unbiased variance of the means of
+    batches, `expected` what it would be if batches held independent samples. `running_mean` and
+    `running_var` are those in front of the first batch, `last_running_*` in front of the last; `recent`
+    holds the mean over the last batches of batch mean - running mean (`gap`), of its square, of
+    log(batch variance / running variance) and of the squared standard error of the batch mean (`noise`).
+    `z` is that gap's root mean square in standard errors.
+    """
+    at = {name: rows[place] for name, place in _AT.items()}
+    samples, batches = at["samples"].clamp(min=1), at["batches"].clamp(min=1)
+    free, freedom = (at["samples"] - 1).clamp(min=1), at["freedom"].clamp(min=1)
+    found: dict[str, Any] = {
+        "observations": int(at["samples"].max()),
+        "batches": int(at["batches"].max()),
+        "bad_batches": int(at["bad"].max()),
+        "mean": _plain(at["mean"]),
+        "variance": _plain((at["within"] + at["m2"]) / samples),
+        "batch_variance": _plain(at["batch_variance"] / batches),
+        "sample_variance": _plain(at["m2"] / free),
+        "sample_variance_within": _plain(at["scatter"] / freedom),
+        "freedom": int(at["freedom"].max()),
+        "between": _plain(at["batch_m2"] / (at["batches"] - 1).clamp(min=1)),
+        "expected": _plain(at["expected"] / batches),
+    }
+    if tracked:
+        z = (at["gap_square"] / at["noise"].clamp(min=1e-300)).sqrt()
+        found |= {
+            "running_mean": _plain(at["first_mean"]),
+            "running_var": _plain(at["first_variance"]),
+            "last_running_mean": _plain(at["last_mean"]),
+            "last_running_var": _plain(at["last_variance"]),
+            "recent": {name: _plain(at[name]) for name in ("gap", "gap_square", "log_ratio", "noise")},
+            "z": _plain(torch.where(at["noise"] > 0, z, 0.0)),
+        }
+    return found
+
+
+def _plain(values: Tensor) -> list[float]:
+    return [float(f"{value:.7g}") for value in values.tolist()]

@@ -1,0 +1,260 @@
+"""What each BatchNorm normalizes: statistics of batches and of samples, beside the running ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from normdoctor.probing.calls import Call, SiteKey, observable, site_name
+from normdoctor.probing.ledger import Ledger
+from normdoctor.probing.normrows import blank, figures, merged, rows_of
+
+#: How few samples of a batch a budget may leave: fewer say nothing of how samples differ.
+FEWEST_SAMPLES = 4
+#: Below this share of the running variance, the batch's cannot be recovered from the update of a float32
+#: buffer: the difference has lost its digits.
+RECOVERABLE = 1e-4
+
+
+class NormCall(NamedTuple):
+    """The arguments of `F.batch_norm` (or `torch.batch_norm`) that say what it does."""
+
+    value: Tensor
+    mean: Tensor | None
+    variance: Tensor | None
+    training: bool
+    momentum: float
+    eps: float
+
+    @classmethod
+    def of(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NormCall | None:
+        """Read off a call; None where it is none that can be observed."""
+        names = "input running_mean running_var weight bias training momentum eps".split()
+        if len(args) == 9:  # torch.batch_norm has the parameters first, and a flag for cudnn
+            names = "input weight bias running_mean running_var training momentum eps cudnn_enabled".split()
+        given = dict(zip(names, args, strict=False)) | kwargs
+        value = given.get("input")
+        if not isinstance(value, Tensor) or not observable(value) or value.dim() < 2 or not value.numel():
+            return None
+        mean, variance = given.get("running_mean"), given.get("running_var")
+        momentum, eps = given.get("momentum", 0.1), given.get("eps", 1e-5)
+        return cls(
+            value,
+            mean if isinstance(mean, Tensor) else None,
+            variance if isinstance(variance, Tensor) else None,
+            bool(given.get("training", False)),
+            float(momentum) if isinstance(momentum, float | int) else 0.0,
+            float(eps) if isinstance(eps, float | int) else 0.0,
+        )
+
+    @property
+    def positions(self) -> int:
+        """How many values a sample has in each channel."""
+        return self.value[0, 0].numel()
+
+    @property
+    def updates(self) -> bool:
+        """Does the call move running statistics?"""
+        return self.training and self.mean is not None and self.momentum > 0
+
+
+class Before(NamedTuple):
+    """A call that is about to run, with its running statistics, copied where it will move them."""
+
+    call: NormCall
+    mean: Tensor | None
+    variance: Tensor | None
+
+
+class Batch(NamedTuple):
+    """One call: statistics of its samples, of shape (samples, channels), and others of shape (channels,).
+
+    `full` are the mean and the biased variance of the whole batch where the samples are a part of it.
+    """
+
+    key: SiteKey
+    size: int
+    means: Tensor
+    variances: Tensor
+    running: tuple[Tensor, Tensor] | None
+    full: tuple[Tensor, Tensor] | None
+
+
+@dataclass
+class Place:
+    """What is known of a site without its values."""
+
+    order: int
+    device: torch.device
+    channels: int
+    sizes: Counter[int] = field(default_factory=Counter)
+    positions: int = 0
+    training: bool = False
+    tracked: bool = False
+    momentum: float = 0.0
+    eps: float = 0.0
+    single: bool = False
+
+
+class NormCollector:
+    """Statistics of what every BatchNorm takes, a channel at a time, over all observed forwards.
+
+    All are taken of samples: the mean and variance over the positions of each sample, merged exactly. From
+    the variance of the samples' means within a batch follows how much the mean of a batch of any size
+    varies. `budget` bounds the values that are read of a call: then a part of the samples is read, whole,
+    and the statistics of the batch come from the update of the running buffers where it has one.
+    """
+
+    need = "batch_norm"
+    roles = frozenset({"norm"})
+
+    def __init__(self, budget: int | None = None) -> None:
+        self.budget = budget
+        self._places: dict[SiteKey, Place] = {}
+        self._ledgers: dict[torch.device, Ledger] = {}
+        self._pending: list[Batch] = []
+        self._modules: list[tuple[str, nn.Module]] | None = None
+        self._first: list[Tensor] = []
+        self._last: list[Tensor] = []
+        self._phase = 0
+
+    def start(self, model: nn.Module, inputs: Sequence[Any]) -> None:
+        """Copy the counters of batches of the model's norms."""
+        self._pending.clear()
+        if self._modules is None:
+            named = model.named_modules()
+            self._modules = [(path, one) for path, one in named if _counter(one) is not None]
+        counters = [_counter(module) for _, module in self._modules]
+        self._last = [one.detach().clone() for one in counters if one is not None]
+        self._first = self._first or self._last
+
+    def before(self, key: SiteKey, role: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Before | None:
+        """Keep the running statistics as they are in front of the call."""
+        call = NormCall.of(args, kwargs) if key[1] == "batch_norm" else None
+        if call is None:
+            return None
+        value = call.value
+        place = self._places.get(key)
+        if place is None:
+            place = self._places[key] = Place(len(self._places), value.device, value.shape[1])
+        place.training, place.tracked = call.training, call.mean is not None
+        place.momentum, place.eps = call.momentum, call.eps
+        place.positions = max(place.positions, call.positions)
+        place.single = place.single or (call.training and value.numel() == value.shape[1])
+        if value.device != place.device or value.shape[1] != place.channels:
+            return None
+        kept = [one.clone() if one is not None and call.updates else one for one in call[1:3]]
+        return Before(call, *kept)
+
+    def after(self, call: Call, before: Before | None) -> None:
+        """Note the samples of one batch."""
+        if before is None:
+            return
+        value = before.call.value
+        size = value.shape[0]
+        step = self._step(value)
+        read = value[self._phase % step :: step] if step > 1 else value
+        if read.dtype in (torch.float16, torch.bfloat16):
+            read = read.float()
+        if read.dim() == 2:
+            means, variances = read, torch.zeros_like(read)
+        else:
+            variances, means = torch.var_mean(read, tuple(range(2, read.dim())), correction=0)
+        running = None
+        if before.mean is not None and before.variance is not None:
+            running = (before.mean, before.variance)
+        full = _recovered(before) if len(read) < size and before.call.updates else None
+        self._pending.append(Batch(call.key, size, means, variances, running, full))
+        self._places[call.key].sizes[size] += 1
+
+    def end(self, output: Any) -> None:
+        """Merge what this forward added, all sites with as many samples at once."""
+        groups: dict[tuple[Any, ...], list[Batch]] = {}
+        for batch in self._pending:
+            kind = (batch.means.device, len(batch.means), batch.size)
+            shape = (batch.running is None, batch.full is None, batch.means.dtype)
+            groups.setdefault((*kind, *shape), []).append(batch)
+        self._pending = []
+        for (device, *_), batches in groups.items():
+            ledger = self._ledgers.setdefault(device, Ledger(merged, blank))
+            channels = [batch.means.shape[1] for batch in batches]
+            for batch, rows in zip(batches, torch.split(rows_of(batches), channels, dim=1), strict=True):
+                ledger.add(batch.key, rows)
+        for ledger in self._ledgers.values():
+            ledger.flush()
+        self._phase += 1
+
+    def abort(self) -> None:
+        """Merge what was seen before the forward raised: it was computed."""
+        self.end(None)
+
+    def tensors(self) -> list[Tensor]:
+        """The totals of each device, and the counters of batches."""
+        totals = [ledger.total for ledger in self._ledgers.values() if ledger.total is not None]
+        return [*totals, *self._first, *self._last]
+
+    def read(self, values: Sequence[Tensor]) -> dict[str, Any]:
+        """The figures of each site, in the order in which they first ran; see `normrows.figures`."""
+        devices = [key for key, one in self._ledgers.items() if one.total is not None]
+        totals = dict(zip(devices, values, strict=False))
+        counts = [int(value) for value in values[len(devices) :]]
+        middle = len(counts) // 2
+        paths = [path for path, _ in self._modules or []]
+        tracked = {path: [counts[i], counts[middle + i]] for i, path in enumerate(paths[:middle])}
+        found: dict[str, Any] = {}
+        for key, place in self._places.items():
+            said = {
+                "module": key[0], "kind": key[1], "call": key[2], "role": "norm", "order": place.order,
+                "units": place.channels, "positions": place.positions, "training": place.training,
+                "tracked": place.tracked, "momentum": place.momentum, "eps": place.eps,
+                "single": place.single, "batch_sizes": _sizes(place.sizes),
+                "batches_tracked": tracked.get(key[0]),
+            }  # fmt: skip
+            ledger = self._ledgers.get(place.device)
+            if ledger is not None and ledger.batches.get(key) and key not in ledger.uneven:
+                start, units = ledger.slots[key]
+                said |= figures(totals[place.device][:, start : start + units], tracked=place.tracked)
+            elif not place.single:
+                continue
+            found[site_name(key)] = said
+        return found
+
+    def _step(self, value: Tensor) -> int:
+        """Every how many-th sample is read."""
+        size = value.shape[0]
+        if self.budget is None or value.numel() <= self.budget:
+            return 1
+        read = max(self.budget * size // value.numel(), FEWEST_SAMPLES)
+        return max(size // read, 1)
+
+
+def _counter(module: nn.Module) -> Tensor | None:
+    found = getattr(module, "num_batches_tracked", None)
+    usable = isinstance(found, Tensor) and found.numel() == 1 and not found.is_meta
+    return found if usable else None
+
+
+def _recovered(before: Before) -> tuple[Tensor, Tensor] | None:
+    """Mean and biased variance of a batch, from what it moved in the running buffers."""
+    call, mean, variance = before
+    if mean is None or variance is None or call.mean is None or call.variance is None:
+        return None
+    n = call.value.numel() // call.value.shape[1]
+    found = [
+        (after.double() - (1 - call.momentum) * was.double()) / call.momentum
+        if after.device.type != "mps"
+        else (after - (1 - call.momentum) * was) / call.momentum
+        for was, after in ((mean, call.mean), (variance, call.variance))
+    ]
+    found[1] = found[1] * ((n - 1) / n)
+    found[1] = torch.where(found[1] > RECOVERABLE * variance, found[1], torch.nan)
+    return found[0], found[1]
+
+
+def _sizes(sizes: Counter[int]) -> dict[str, int]:
+    return {str(size): count for size, count in sorted(sizes.items())}
