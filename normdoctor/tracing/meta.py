@@ -96,13 +96,41 @@ def _kept(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return args[0].to(*given[0], **given[1]) if changed else None
 
 
-def light_batch_norm(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """`torch.batch_norm` that keeps to shapes on meta.
+@contextlib.contextmanager
+def light_layers() -> Iterator[None]:
+    """Keep layers to shapes on meta whose Python decompositions take longer than all others together.
 
-    torch's own goes through Python decompositions there, which take longer than the convolution in
-    front.
+    Batch norm goes through a dozen pointwise calls there, a recurrent layer through as many at each step.
     """
+    recurrent = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+    batch_norm = torch.batch_norm
+    torch.batch_norm = _light_batch_norm(batch_norm)
+    for name in recurrent:
+        setattr(torch._VF, name, _light_recurrent(getattr(torch._VF, name)))
+    try:
+        yield
+    finally:
+        torch.batch_norm = batch_norm
+        for name in recurrent:
+            delattr(torch._VF, name)  # torch looks these up where they are missing
 
+
+def _light_recurrent(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A recurrent layer's call: `(input, hx, weights, ...)`, or `(data, batch_sizes, hx, weights, ...)`."""
+
+    def recurrent(input: torch.Tensor, *args: Any) -> Any:
+        packed = isinstance(args[2], tuple | list)
+        if not on_meta(input) or torch._C._is_torch_function_mode_enabled():
+            return original(input, *args)
+        hx, bidirectional = (args[1], args[7]) if packed else (args[0], args[6])
+        states = hx if isinstance(hx, tuple | list) else (hx,)
+        output = input.new_empty((*input.shape[:-1], states[0].shape[-1] * (2 if bidirectional else 1)))
+        return output, *(torch.empty_like(state) for state in states)
+
+    return recurrent
+
+
+def _light_batch_norm(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     def batch_norm(
         input: torch.Tensor,
         weight: torch.Tensor | None,

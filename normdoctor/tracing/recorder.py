@@ -289,11 +289,12 @@ class Recorder(TorchFunctionMode):
                 (nn.Module, "__call__", recorded_call),
                 (torch.autograd.Function, "apply", classmethod(recorded_apply)),
                 (torch.jit.ScriptFunction, "__call__", recorded_script),
-                *([(torch, "batch_norm", meta.light_batch_norm(torch.batch_norm))] if self.meta else []),
                 *self._autocast_calls(),
             ):
                 stack.callback(setattr, owner, name, vars(owner)[name])
                 setattr(owner, name, value)
+            if self.meta:
+                stack.enter_context(meta.light_layers())
             # Whoever runs with warnings as errors has them where the model trains, not in an examination.
             stack.enter_context(warnings.catch_warnings())
             warnings.filters[:] = [each for each in warnings.filters if each[0] != "error"]  # type: ignore[index]
