@@ -15,6 +15,8 @@ from normdoctor.selection import Selection, select_rules
 FAIL_ON = ("error", "warning", "info", "never")
 #: The longest import that is waited for: a day.
 MAX_SECONDS = 86_400
+#: How many batches of data are read where nobody says otherwise.
+BATCHES = 32
 #: The values of a rule's level.
 LEVELS = ("error", "warning", "warn", "info", "ignore")
 
@@ -37,8 +39,12 @@ class Settings:
         optimizer: A target string of a function that makes an optimizer of the model or its parameters.
         reference: A target string of the model that the targets are copies of.
         weights: A checkpoint whose weights stand in for the targets' own.
+        data: A target string of an iterable of batches, of a DataLoader or of a function that returns one,
+            or `synthetic`; `batches` of it are read.
+        batch_size: The batch size of the training, where it is stated; synthetic batches have it.
         roles: Name of a function or class to the role that it has.
         import_timeout: Seconds after which an import is stopped; None for the loader's own limit.
+        progress: Show on a terminal how far a measurement is.
         exitfirst: Stop at the first rule that fails.
         ignore_suppressions: Comments silence nothing; globs of the file still do.
         baseline: The file of known findings; `baseline_mode` is read, write or prune.
@@ -67,6 +73,10 @@ class Settings:
     optimizer: object | None = None
     reference: str | None = None
     weights: Path | None = None
+    data: str | None = None
+    batches: int = BATCHES
+    batch_size: int | None = None
+    progress: bool = False
     device: str | None = None
     import_timeout: float | None = None
     exitfirst: bool = False
@@ -98,6 +108,12 @@ def check_timeout(seconds: float | None) -> None:
     """Raise UsageError for a time limit that no timer can be set to."""
     if seconds is not None and not 0 < seconds <= MAX_SECONDS:
         raise UsageError(f"expected more than 0 and at most {MAX_SECONDS} seconds, found {seconds:g}")
+
+
+def check_count(count: object, what: str) -> None:
+    """Raise UsageError for a number of batches or samples that is none."""
+    if type(count) is not int or count < 1:
+        raise UsageError(f"expected {what} of at least 1, found {count!r}")
 
 
 def override(settings: Settings, **given: Any) -> Settings:

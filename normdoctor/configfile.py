@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from normdoctor.config import FAIL_ON, LEVELS, Settings, anchor, check_timeout
+from normdoctor.config import BATCHES, FAIL_ON, LEVELS, Settings, anchor, check_count, check_timeout
 from normdoctor.errors import ConfigError, NormDoctorError, near
 from normdoctor.findings import Confidence
 from normdoctor.rules import find_rule
@@ -50,6 +50,9 @@ class File(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unk
     ] = []
     roles: Annotated[dict[str, str], _about("Function or module class to its role.")] = {}
     loss: Annotated[str | None, _about("The loss that the output goes to, by its name.")] = None
+    data: Annotated[str | None, _about("Batches for measured rules, by their name, or synthetic.")] = None
+    batches: Annotated[int, _about("How many batches of the data are read.")] = BATCHES
+    batch_size: Annotated[int | None, _about("The batch size of the training.")] = None
     device: Annotated[str | None, _about("Where given inputs are put.")] = None
     import_timeout: Annotated[float | None, _about("Seconds after which an import is stopped.")] = None
 
@@ -147,6 +150,9 @@ class _Reader:
         self.one_of("min-confidence", file.min_confidence, tuple(Confidence))
         self.output_format(file.output_format)
         self.timeout(file.import_timeout)
+        self.count("batches", file.batches)
+        if file.batch_size is not None:
+            self.count("batch-size", file.batch_size)
         for name, role in file.roles.items():
             self.one_of(f"roles.{name}", role, ROLES)
         aliases = file.targets if isinstance(file.targets, dict) else {}
@@ -171,6 +177,9 @@ class _Reader:
             baseline=None if file.baseline is None else Path(os.path.relpath(root / file.baseline)),
             roles=file.roles,
             loss=file.loss and anchor(file.loss, root),
+            data=file.data and anchor(file.data, root),
+            batches=file.batches,
+            batch_size=file.batch_size,
             device=file.device,
             import_timeout=file.import_timeout,
             root=root,
@@ -198,6 +207,12 @@ class _Reader:
             check_timeout(value)
         except NormDoctorError as error:
             raise self.fail("import-timeout", error.message) from error
+
+    def count(self, key: str, value: int) -> None:
+        try:
+            check_count(value, "a number")
+        except NormDoctorError as error:
+            raise self.fail(key, error.message) from error
 
     def levels(self) -> dict[str, str]:
         found = {}

@@ -7,11 +7,11 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from normdoctor.config import Settings
+from normdoctor.config import BATCHES, Settings, check_count
 from normdoctor.errors import NormDoctorError, TargetError, TraceError, UsageError, kind_of, near
 from normdoctor.findings import Confidence
 from normdoctor.report import Report
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from normdoctor.facts import Facts
     from normdoctor.loading.target import Target
+    from normdoctor.probing.source import Source
     from normdoctor.tracing.examine import Examination, Request
 
 LOG = logging.getLogger(__name__)
@@ -35,7 +36,10 @@ def check(
     loss: object | None = None,
     labels: Any = None,
     optimizer: object | None = None,
-    data: Iterable[Any] | None = None,
+    data: Iterable[Any] | Callable[[], Iterable[Any]] | str | None = None,
+    batches: int = BATCHES,
+    batch_size: int | None = None,
+    batch_to_inputs: Callable[[Any], Any] | None = None,
     reference: torch.nn.Module | None = None,
     weights: str | os.PathLike[str] | None = None,
     select: str | Sequence[str] | None = None,
@@ -54,7 +58,13 @@ def check(
             one (`"cross_entropy"`, `"train.py:loss_fn"`); its call is recorded too.
         labels: The second argument of the loss; made up where it is needed and None.
         optimizer: The optimizer that trains the model.
-        data: Batches for the measured rules: tensors, `(inputs, labels)` pairs or dicts.
+        data: Batches for the measured rules: tensors, `(inputs, labels)` pairs or dicts, from any iterable,
+            a DataLoader, a function that returns one, or a target string of one; `"synthetic"` makes them up
+            in the shapes of the inputs, and findings that rest on them are warnings at most.
+        batches: How many batches of the data are read.
+        batch_size: The batch size of the training; synthetic batches have it.
+        batch_to_inputs: Makes of a batch what the model takes: a tensor, a tuple of positional arguments or
+            a dict of keyword arguments. Without it, as many of a tuple's first elements as forward needs.
         reference: The online model of which `model` is a moving average or a copy.
         weights: A checkpoint whose weights stand in for the model's own during the check: what
             `torch.save(model.state_dict())` wrote, or safetensors. Pickled objects are refused.
@@ -79,6 +89,7 @@ def check(
             hint=near(str(min_confidence), list(Confidence)),
         )
     _check_types(optimizer, reference)
+    source = _source(data, batches, batch_size, batch_to_inputs)
     settings = Settings(
         select=_selectors("select", select),
         ignore=_selectors("ignore", ignore),
@@ -95,7 +106,7 @@ def check(
     )
     session = Session(settings)
     for target in _targets(model):
-        _check(session, target, request, settings, None, data)
+        _check(session, target, request, settings, None, source)
     return session.report()
 
 
@@ -104,6 +115,7 @@ def check_targets(specs: Sequence[str], settings: Settings, on_result: OnResult 
     if settings.from_facts is not None:
         return check_facts(load_facts(settings.from_facts), settings, on_result)
     settings = _with_named(settings)
+    source = _source(settings.data, settings.batches, settings.batch_size, None, progress=settings.progress)
     session = Session(settings, on_result)
     for spec in specs:
         if session.stopped:
@@ -115,13 +127,15 @@ def check_targets(specs: Sequence[str], settings: Settings, on_result: OnResult 
             continue
         for target in targets:
             if not session.stopped:
-                _check_or_note(session, target, settings, spec)
+                _check_or_note(session, target, settings, spec, source)
     return session.report()
 
 
-def _check_or_note(session: Session, target: Target, settings: Settings, spec: str) -> None:
+def _check_or_note(
+    session: Session, target: Target, settings: Settings, spec: str, source: Source | None
+) -> None:
     try:
-        _check(session, target, _request(spec, settings), settings, spec, None)
+        _check(session, target, _request(spec, settings), settings, spec, source)
     except (TargetError, TraceError) as error:
         session.problem(target.name, error)
 
@@ -196,6 +210,29 @@ def _loss(loss: object | None) -> object | None:
     return found
 
 
+def _source(
+    data: Any,
+    batches: int,
+    batch_size: int | None,
+    to_inputs: Callable[[Any], Any] | None,
+    *,
+    progress: bool = False,
+) -> Source | None:
+    """Where the measured rules get their batches; None where nothing was said."""
+    check_count(batches, "a number of batches")
+    if batch_size is not None:
+        check_count(batch_size, "a batch size")
+    if to_inputs is not None and not callable(to_inputs):
+        raise UsageError(f"batch_to_inputs is {kind_of(to_inputs)}: expected a function of a batch")
+    if data is None and to_inputs is not None:
+        raise UsageError("batch_to_inputs was given without data", hint="Pass data= as well.")
+    if data is None and batch_size is None:
+        return None
+    from normdoctor.probing.source import Source
+
+    return Source(data, batches, batch_size, to_inputs, progress=progress)
+
+
 def _reference(reference: str | None) -> torch.nn.Module | None:
     if reference is None:
         return None
@@ -210,7 +247,7 @@ def _check(
     request: Request,
     settings: Settings,
     spec: str | None,
-    data: Iterable[Any] | None,
+    source: Source | None,
 ) -> None:
     from dataclasses import replace
 
@@ -221,11 +258,8 @@ def _check(
         target = replace(target, notes=(*target.notes, *notes))
         examination = _examined(target, request)
         facts = examination.facts
-        if data is not None:
-            from normdoctor.probing import measure
-
-            with target.active():
-                facts = measure(target.model, data, facts, needs=session.needs(target.name, spec))
+        if source is not None:
+            facts = source.measured(target, examination, session.needs(target.name, spec), request.device)
     if examination.error is not None:
         session.problem(target.name, examination.error)
     session.check(facts, spec)

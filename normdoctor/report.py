@@ -15,6 +15,8 @@ from normdoctor.suppression import Suppressed
 
 #: The version of `Report.to_dict`. Within one version, keys are only added.
 SCHEMA_VERSION = 1
+#: How the reason of a rule begins that was skipped for want of data.
+NO_DATA = "it needs measurements on data"
 
 
 class NormDoctorFailure(AssertionError):  # noqa: N818
@@ -99,6 +101,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     def skipped(self) -> tuple[RuleResult, ...]:
         """The rules that could not run, each with its reason."""
         return tuple(result for result in self.results if result.outcome == "skipped")
+
+    @property
+    def unmeasured(self) -> tuple[RuleResult, ...]:
+        """Those of the skipped rules that want data."""
+        return tuple(result for result in self.skipped if result.reason.startswith(NO_DATA))
 
     @property
     def exit_code(self) -> int:

@@ -21,7 +21,7 @@ from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.grouping import group, order
 from normdoctor.idle import idle_comments
-from normdoctor.report import Problem, Report, RuleResult, TargetSummary, at_least
+from normdoctor.report import NO_DATA, Problem, Report, RuleResult, TargetSummary, at_least
 from normdoctor.rules.base import Rule
 from normdoctor.rules.runs import Crash, Run, RunRule, Unrecorded
 from normdoctor.rules.tool.rule_crashed import RuleCrashed
@@ -168,7 +168,7 @@ class Session:
             detail = "".join(traceback.format_exception(error))
             return self._result(rule, graph, "error", summary, detail)
         seconds = time.perf_counter() - started
-        standing = self._sieve(rule, findings)
+        standing = self._sieve(rule, findings, made_up=made_up(rule, graph.facts))
         LOG.debug(
             "%s on %s: %d found, %d shown, in %.1f ms",
             *(rule.code, graph.facts.target, len(findings), len(standing), 1e3 * seconds),
@@ -177,8 +177,13 @@ class Session:
             return self._result(rule, graph, "failed")
         return self._result(rule, graph, "noted" if standing else "passed")
 
-    def _sieve(self, rule: type[Rule], findings: Sequence[Finding]) -> list[Finding]:
-        """Apply level, confidence, suppressions and baseline; what stands is kept for the report."""
+    def _sieve(
+        self, rule: type[Rule], findings: Sequence[Finding], *, made_up: bool = False
+    ) -> list[Finding]:
+        """Apply level, confidence, suppressions and baseline; what stands is kept for the report.
+
+        What was measured on made-up data is a warning at most, and says so.
+        """
         level = self.settings.levels.get(rule.code)
         floor = self.settings.min_confidence.rank
         shown = [finding for finding in findings if finding.confidence.rank >= floor]
@@ -191,6 +196,8 @@ class Session:
         for finding in shown:
             if level is not None:
                 finding = msgspec.structs.replace(finding, severity=Severity(level))  # noqa: PLW2901
+            if made_up:
+                finding = on_synthetic(finding)  # noqa: PLW2901
             match = self._silencer.match(finding)
             if match is None:
                 standing.append(finding)
@@ -216,6 +223,22 @@ class Session:
         )
 
 
+def made_up(rule: type[Rule], facts: Facts) -> bool:
+    """Does a rule judge what was measured on synthetic data?"""
+    run = (facts.measurements or {}).get("run", {})
+    return bool(rule.needs) and run.get("source") == "synthetic"
+
+
+def on_synthetic(finding: Finding) -> Finding:
+    """A finding that rests on synthetic data: a warning at most, and labelled."""
+    severity = Severity.WARNING if finding.severity is Severity.ERROR else finding.severity
+    message = finding.message
+    if "synthetic" not in message:
+        message += " (measured on synthetic data)"
+    evidence = {**finding.evidence, "source": "synthetic"}
+    return msgspec.structs.replace(finding, severity=severity, message=message, evidence=evidence)
+
+
 def why_skipped(rule: type[Rule], facts: Facts) -> str:
     """The reason why a rule cannot run on these facts; empty when it can."""
     missing: dict[str, tuple[bool, str]] = {
@@ -228,7 +251,7 @@ def why_skipped(rule: type[Rule], facts: Facts) -> str:
     reasons = [reason for need, (lacks, reason) in missing.items() if need in rule.requires and lacks]
     unmeasured = sorted(rule.needs - set(facts.measurements or {}))
     if unmeasured:
-        reasons.append("it needs measurements on data: " + ", ".join(unmeasured))
+        reasons.append(f"{NO_DATA}: " + ", ".join(unmeasured))
     return "; ".join(reasons)
 
 

@@ -87,6 +87,29 @@ def training_options(function: Decorated) -> Decorated:
     )(function)
 
 
+def data_options(function: Decorated) -> Decorated:
+    """`--data`, `--batches`, `--batch-size`."""
+    return combined(
+        click.option(
+            "--data",
+            metavar="LOADER",
+            help="Batches for the measured rules: data.py:loader, pkg.data:make_loader, or synthetic.",
+        ),
+        click.option(
+            "--batches",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Read this many batches of the data (default: 32).",
+        ),
+        click.option(
+            "--batch-size",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="The batch size of the training; synthetic batches have it.",
+        ),
+    )(function)
+
+
 def look_options(function: Decorated) -> Decorated:
     """`--color`, `-q`, `-v`."""
     return combined(

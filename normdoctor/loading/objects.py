@@ -19,6 +19,11 @@ from normdoctor.loading.watching import Watch
 
 def load_object(text: str, what: str, *, import_timeout: float = IMPORT_TIMEOUT) -> Any:
     """The object that `pkg.mod:name`, `file.py:name` or `file.py:name(2)` names; `what` is for messages."""
+    return load_with_imports(text, what, import_timeout=import_timeout)[0]
+
+
+def load_with_imports(text: str, what: str, *, import_timeout: float = IMPORT_TIMEOUT) -> tuple[Any, Imports]:
+    """The object, and the modules it was made with: they are put back in place for as long as it is used."""
     try:
         return _load(text, what, import_timeout)
     except UsageError:
@@ -35,7 +40,7 @@ def load_reference(text: str) -> nn.Module:
         raise UsageError(f"the reference: {error.message}", hint=error.hint) from error
 
 
-def _load(text: str, what: str, seconds: float) -> Any:
+def _load(text: str, what: str, seconds: float) -> tuple[Any, Imports]:
     spec = parse_spec(text)
     if spec.directory is not None or not spec.parts:
         raise UsageError(
@@ -55,7 +60,7 @@ def _load(text: str, what: str, seconds: float) -> Any:
             raise UsageError(f"{what}: no name `{spec.name}` in {file}{stopped}", hint=near(spec.name, names))
         if spec.called or _is_factory(value):
             value = _called(value, text, what, spec.args, spec.kwargs)
-    return value
+    return value, imports
 
 
 def _is_factory(value: Any) -> bool:

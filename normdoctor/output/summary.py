@@ -71,12 +71,15 @@ def coverage(report: Report, style: Style) -> list[str]:
     else:
         where = " in what could be examined" if report.problems else ""
         lines = [f"{layers}, {rules}, no findings{where}."]
-    if report.skipped:
-        share = f"{len(ran)} of {len(report.results)}"
+    unmeasured = len(report.unmeasured)
+    if skipped := len(report.skipped) - unmeasured:
+        share = f"{len(ran)} of {len(report.results) - unmeasured}"
         what = "rules" if len(report.targets) == 1 else "checks (rule and target)"
-        were = "was" if len(report.skipped) == 1 else "were"
         hint = "" if style.show_skipped or style.verbosity > 0 else " (see --show-skipped)"
-        lines.append(f"{share} {what} ran; {len(report.skipped)} {were} skipped{hint}.")
+        lines.append(f"{share} {what} ran; {skipped} {_were(skipped)} skipped{hint}.")
+    if unmeasured:
+        rules = plural(len({result.code for result in report.unmeasured}), "measured rule")
+        lines.append(f"{rules} {_were(unmeasured)} skipped: pass data= / --data.")
     if report.known:
         lines.append(f"{plural(len(report.known), 'known finding')} in the baseline.")
     if report.suppressed:
@@ -86,6 +89,10 @@ def coverage(report: Report, style: Style) -> list[str]:
             f"{plural(report.hidden, 'finding')} of lower confidence not shown (see --min-confidence)."
         )
     return lines
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 def severities(report: Report) -> str:

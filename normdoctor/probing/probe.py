@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -12,98 +12,116 @@ from torch import Tensor, nn
 from normdoctor.errors import TraceError, UsageError, text_of
 from normdoctor.facts import Facts
 from normdoctor.loading.wrappers import unwrapped
+from normdoctor.probing.data import BATCH_HINT, Arguments, Feed
 from normdoctor.probing.hooks import Collector, Observer
 from normdoctor.probing.plan import planned
 from normdoctor.probing.sandbox import sandbox
 
 #: `Facts.measurements`: the name of a statistic to its figures, by site.
 Measurements = dict[str, dict[str, Any]]
-
-BATCH_HINT = "A batch is what the model takes: a tensor, (inputs, labels), or a dict of keyword arguments."
+#: Called after each batch with how many are done, and how many there are where that is known.
+OnBatch = Callable[[int, int | None], None]
 
 
 def measure(
-    model: nn.Module, data: Any, facts: Facts, *, source: str = "data", needs: Iterable[str] | None = None
+    model: nn.Module,
+    data: Any,
+    facts: Facts,
+    *,
+    source: str = "data",
+    needs: Iterable[str] | None = None,
+    device: torch.device | None = None,
+    training: bool | None = None,
+    on_batch: OnBatch | None = None,
 ) -> Facts:
-    """Add to the facts what rules need to know from `data`: batches, each a tensor, a tuple or a dict.
+    """Add to the facts what rules need to know from `data`: a `Feed`, or what one is made of.
 
-    Of a tuple `(x, labels)` the first element is fed to the model, of a dict its entries by keyword. The
-    model runs in the mode that it is in, without gradients, and is left as it was. `source` says what the
-    data are: `"data"` for the user's own, `"synthetic"` for made-up batches. `needs` are the measurements
-    that are wanted, all when None.
+    The model runs without gradients, in the mode that it is in unless `training` says otherwise, on its own
+    device unless another is given, and is left as it was. `source` says what the data are: `"data"` for the
+    user's own, `"synthetic"` for made-up batches. `needs` are the measurements that are wanted, all when
+    None.
     """
-    measured = probe(model, data, planned(needs), source=source)
-    return msgspec.structs.replace(facts, measurements={**(facts.measurements or {}), **measured})
+    feed = data if isinstance(data, Feed) else Feed(data, source=source)
+    measured = probe(model, feed, planned(needs), device=device, training=training, on_batch=on_batch)
+    note = f"measured over {feed.told(measured['run']['batches'])}"
+    return msgspec.structs.replace(
+        facts, measurements={**(facts.measurements or {}), **measured}, notes=(*facts.notes, note)
+    )
 
 
 def probe(
-    model: nn.Module, data: Any, collectors: Sequence[Collector] | None = None, *, source: str = "data"
+    model: nn.Module,
+    data: Any,
+    collectors: Sequence[Collector] | None = None,
+    *,
+    source: str = "data",
+    device: torch.device | None = None,
+    training: bool | None = None,
+    on_batch: OnBatch | None = None,
 ) -> Measurements:
     """What collectors (all, when None) find in `model` over `data`, by need and site.
 
-    `run` says over what: how many batches, from which source.
+    `run` says over what: how many batches, from which source, and the batch size that was stated.
     """
+    feed = data if isinstance(data, Feed) else Feed(data, source=source)
     inner = unwrapped(model)
+    _demand_values(inner, device)
     observer = Observer(inner, planned() if collectors is None else collectors)
-    device = next((tensor.device for tensor in inner.parameters()), torch.device("cpu"))
+    count = 0
     with sandbox(inner), torch.no_grad():
+        if device is not None:
+            inner.to(device)
+        if training is not None:
+            inner.train(training)
         observer.attach()
         try:
-            count = 0
-            for batch in batches(data):
-                _feed(inner, _moved(batch, device), count)
+            for call in feed.calls(inner, device):
+                _run(inner, call, f"batch {count} of {feed.name}")
                 count += 1
+                if on_batch is not None:
+                    on_batch(count, feed.total)
         finally:
             observer.detach()
     if count == 0:
-        raise UsageError("expected batches of data to measure on, found none")
-    return {**observer.read(), "run": {"source": source, "batches": count}}
+        raise UsageError(f"expected batches of data to measure on, found none in {feed.name}")
+    run = {"source": feed.source, "batches": count}
+    if feed.batch_size is not None:
+        run["batch_size"] = feed.batch_size
+    return {**observer.read(), "run": run}
 
 
-def batches(data: Any) -> Iterable[Any]:
-    """The batches in `data`; a lone tensor or dict is one batch."""
-    if isinstance(data, Tensor | Mapping):
-        return [data]
-    if isinstance(data, str | bytes) or not isinstance(data, Iterable):
+def _demand_values(model: nn.Module, device: torch.device | None) -> None:
+    """Raise UsageError where nothing can be computed: on the meta device."""
+    if device is not None and device.type == "meta":
         raise UsageError(
-            f"expected batches of data, found {type(data).__name__}",
-            hint="Pass a list of tensors, of (inputs, labels) tuples or of dicts, or a DataLoader.",
+            "the meta device holds no values, so nothing can be measured on it",
+            hint="Leave data out, or name a device such as cpu or cuda.",
         )
-    return data
+    name = next((name for name, tensor in model.named_parameters() if tensor.is_meta), None)
+    if name is not None:
+        raise UsageError(
+            f"`{name}` is on the meta device and has no values, so nothing can be measured",
+            hint="Build the model on a device such as cpu or cuda, or load its weights.",
+        )
 
 
-def _feed(model: nn.Module, batch: Any, index: int) -> None:
-    args, kwargs = _arguments(batch, index)
+def _run(model: nn.Module, call: Arguments, place: str) -> None:
+    args, kwargs = call
     try:
         model(*args, **kwargs)
     except (Exception, SystemExit) as error:
         first = (text_of(error).splitlines() or [""])[0]
+        given = ", ".join([*map(_told, args), *(f"{name}={_told(value)}" for name, value in kwargs.items())])
         raise TraceError(
-            f"the model raised {type(error).__name__} on batch {index} of the data: {first}",
-            hint=BATCH_HINT,
+            f"the model raised {type(error).__name__} on {place}: {first}",
+            hint=f"It was called with {given}. {BATCH_HINT}",
         ) from error
 
 
-def _arguments(batch: Any, index: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(batch, Mapping):
-        return (), dict(batch)
-    if isinstance(batch, list | tuple):
-        if not batch:
-            raise UsageError(f"batch {index} of the data is empty")
-        return _arguments(batch[0], index)
-    if not isinstance(batch, Tensor):
-        raise UsageError(
-            f"batch {index} of the data is of type {type(batch).__name__}",
-            hint=BATCH_HINT,
-        )
-    return (batch,), {}
-
-
-def _moved(batch: Any, device: torch.device) -> Any:
-    if isinstance(batch, Tensor):
-        return batch.to(device)
-    if isinstance(batch, Mapping):
-        return {key: _moved(value, device) for key, value in batch.items()}
-    if isinstance(batch, list | tuple):
-        return [_moved(value, device) for value in batch[:1]]
-    return batch
+def _told(value: Any) -> str:
+    """One argument in few words: `float32 (2, 3)`."""
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    if isinstance(value, list | tuple):
+        return f"{type(value).__name__} of {len(value)}"
+    return type(value).__name__

@@ -14,6 +14,7 @@ from normdoctor.cli.modes import baseline_mode, baseline_options, check_modes, s
 from normdoctor.cli.options import (
     FILE,
     config_options,
+    data_options,
     input_options,
     look_options,
     make_settings,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 @click.argument("targets", nargs=-1, metavar="[TARGET]...")
 @input_options
 @training_options
+@data_options
 @selection_options
 @click.option(
     "--fail-on",
@@ -94,7 +96,7 @@ def command(
         given["fail_on"] = "never"
     style = replace(make_style(color, quiet, verbose), show_skipped=show_skipped)
     given["baseline_mode"] = baseline_mode(given.pop("write_baseline"), given.pop("prune_baseline"))
-    specs, settings = make_settings(targets, config, isolated, **given)
+    specs, settings = make_settings(targets, config, isolated, progress=not quiet, **given)
     if show_settings:
         settings = replace(settings, targets=specs)
         _show_settings(settings, config, isolated, output_format)
