@@ -51,6 +51,10 @@ class Signals:
         """The recorded call of a site; of the input of a norm, the norm."""
         return self._node.get(site.name)
 
+    def at(self, node: Node) -> Site | None:
+        """What was measured of the output of a node."""
+        return self._at.get(node.index)
+
     def sources(self, site: Site) -> list[Site]:
         """The nearest sites upstream, whose values `site` is computed from."""
         node = self.node(site)
@@ -159,6 +163,13 @@ class Signals:
 def still(site: Site) -> bool:
     """Is every unit of it constant?"""
     return len(constant_units(site)) == site.units
+
+
+def lively(site: Site) -> bool:
+    """Do its units vary, by more than a thousandth of their size?"""
+    means, spreads = site.figures["unit_mean"], site.figures["unit_std"]
+    size = sum(mean * mean for mean in means)
+    return not still(site) and sum(std * std for std in spreads) > 1e-6 * size
 
 
 def constant_units(site: Site) -> set[int]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules import base
-from normdoctor.rules.signals import Signals, constant_units, passes_dead, saturated_units, still
+from normdoctor.rules.signals import Signals, constant_units, lively, passes_dead, saturated_units, still
 from normdoctor.rules.sites import Site
 
 
@@ -123,7 +123,7 @@ def _unexplained(signals: Signals, site: Site) -> set[int]:
     if site.kind == "relu6":
         units = {unit for unit in units if means[unit] < 6}
     before = signals.sources(site)
-    if not units or all(still(one) for one in before):
+    if not any(lively(one) for one in before):
         return set()
     for one in before:
         if one.units == site.units:

@@ -1,0 +1,235 @@
+"""ND607: signal-propagation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from normdoctor.facts import Node
+from normdoctor.findings import Finding, Severity
+from normdoctor.graph import Graph
+from normdoctor.rules import base
+from normdoctor.rules.signals import Signals, still
+from normdoctor.rules.sites import Site
+
+
+class _Level(NamedTuple):
+    """How a site's variance stands to that of its reference: in all, and between samples."""
+
+    site: Site
+    reference: Site | None
+    ratio: float
+    between: float
+    trunk: bool
+
+
+class SignalPropagation(base.Rule):
+    """The variance of activations leaves the range in which a net can be trained.
+
+    ## What it does
+    Follows the variance of activations along depth, relative to the first layer, or, behind a norm, to
+    that norm's output. On a net that was just built this is the test of its initialization. It reports
+    the first layer where the ratio leaves [1e-3, 1e3] (an error outside [1e-8, 1e8]).
+
+    A signal can vanish although the variance stays: biases differ from unit to unit, but no unit differs
+    between samples any more. So the variance between samples, within units, is followed too; it may fall
+    to 1e-6 of the first layer's before this is reported.
+
+    Not judged are values that a norm takes next, the last layer, branches that other values bypass as far
+    as they are small (a residual branch that starts near zero), and constant units. With weights from a
+    checkpoint, what follows a norm is judged by the wide bounds only.
+
+    ## Why is this bad?
+    Gradients shrink or grow as the signal does. A layer that sees the same numbers for every sample
+    cannot learn what distinguishes them, and a signal that grows a thousandfold saturates what comes.
+
+    ## Example
+
+    ```python bad
+    import torch
+    from torch import nn
+
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList()
+            for _ in range(8):
+                self.layers.append(nn.Linear(64, 64))  # ND607
+            self.head = nn.Linear(64, 10)
+            for layer in self.layers:
+                nn.init.normal_(layer.weight, std=0.01)
+                nn.init.zeros_(layer.bias)
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = torch.relu(layer(x))
+            return self.head(x)
+
+
+    model = Net()
+    inputs = torch.randn(64, 64)
+    data = [torch.randn(64, 64) for _ in range(4)]
+    ```
+
+    ```python good
+    import torch
+    from torch import nn
+
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(64, 64) for _ in range(8))
+            self.head = nn.Linear(64, 10)
+            for layer in self.layers:
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = torch.relu(layer(x))
+            return self.head(x)
+
+
+    model = Net()
+    inputs = torch.randn(64, 64)
+    data = [torch.randn(64, 64) for _ in range(4)]
+    ```
+
+    ## When to ignore
+    When the scale of a quantity inside of the net has a meaning, as in physical models.
+
+    ## References
+    - Glorot and Bengio, Understanding the difficulty of training deep feedforward neural networks, 2010
+    - He, Zhang, Ren and Sun, Delving Deep into Rectifiers, https://arxiv.org/abs/1502.01852
+    - Schoenholz, Gilmer, Ganguli and Sohl-Dickstein, Deep Information Propagation,
+      https://arxiv.org/abs/1611.01232
+    """
+
+    code = "ND607"
+    name = "signal-propagation"
+    category = "measured"
+    severity = Severity.WARNING
+    requires = frozenset({"graph"})
+    needs = frozenset({"units"})
+
+    class Options(base.RuleOptions, frozen=True, kw_only=True):
+        """Ratios of variances: a warning outside [1 / warning, warning], and so on; `lost` as a fraction."""
+
+        warning: float = 1e3
+        error: float = 1e8
+        lost: float = 1e-6
+
+    def check(self, graph: Graph) -> Iterator[Finding]:
+        """Judge every layer and activation; report the first that fell and the first that rose."""
+        levels = [level for level in _levels(Signals(graph)) if not self._trusted(graph, level)]
+        high = [level for level in levels if level.ratio > self.options.warning]
+        low = [
+            level
+            for level in levels
+            if level.trunk
+            and (level.ratio < 1 / self.options.warning or 0 < level.between < self.options.lost)
+        ]
+        if high:
+            yield self._finding(graph, high[0], max(high, key=lambda level: level.ratio), "rises", len(high))
+        if low:
+            yield self._finding(graph, low[0], min(low, key=_fallen), "falls", len(low))
+
+    def _trusted(self, graph: Graph, level: _Level) -> bool:
+        normed = level.reference is None or level.reference.role == "norm"
+        return graph.facts.checkpoint and normed and 1 / self.options.error < level.ratio < self.options.error
+
+    def _finding(self, graph: Graph, first: _Level, worst: _Level, verb: str, count: int) -> Finding:
+        site, reference = first.site, first.reference
+        inside = 1 / self.options.warning <= first.ratio <= self.options.warning
+        ratio = first.between if inside else first.ratio
+        extreme = _fallen(worst) if verb == "falls" else worst.ratio
+        severe = not 1 / self.options.error <= extreme <= self.options.error and not site.synthetic
+        what = "the variance between samples" if inside else "the variance of activations"
+        since = f"that of `{reference.name}`" if reference is not None else "a normalized one"
+        deeper = f", and to {extreme:.2g} at `{worst.site.name}`" if count > 1 else ""
+        return self.finding(
+            graph,
+            f"{what} {verb} to {ratio:.2g} of {since} at {site.named(graph)}{deeper} (over {site.of_batches})",
+            node=site.node(graph),
+            module=site.module,
+            severity=Severity.ERROR if severe else Severity.WARNING,
+            evidence={
+                "ratio": first.ratio,
+                "between_samples": first.between,
+                "extreme": extreme,
+                "deepest": worst.site.name,
+                "reference": reference.name if reference is not None else None,
+                "sites": count,
+                "variance": site.figures["std"] ** 2,
+                "batches": site.batches,
+                "source": site.source,
+            },
+            help="Initialize with the gain of the activation (kaiming_normal_ for ReLU), or add norms.",
+        )
+
+
+def _fallen(level: _Level) -> float:
+    return min(level.ratio, level.between) if level.between > 0 else level.ratio
+
+
+def _levels(signals: Signals) -> Iterator[_Level]:
+    """The level of every site that is judged, in the order of execution."""
+    first = next(signals.of_role("linear"), None)
+    if first is None:
+        return
+    trunk, norms = _trunk(signals.graph), _norms_before(signals.graph)
+    for site in signals.of_role("linear", "activation"):
+        node = signals.node(site)
+        if node is None or site.order <= first.order or still(site) or site.figures["bad_batches"]:
+            continue
+        if _normed_next(signals.graph, node) or not signals.hidden(site) or signals.gate(site):
+            continue
+        norm = norms[node.index]
+        reference = first if norm is None else signals.at(norm)
+        variance, within = (_variances(reference) if reference is not None else (1.0, 1.0))
+        mine, mine_within = _variances(site)
+        if variance > 0 and within > 0 and mine > 0:
+            yield _Level(site, reference, mine / variance, mine_within / within, node.index in trunk)
+
+
+def _variances(site: Site) -> tuple[float, float]:
+    """The variance of all values, and the mean over units of that within each."""
+    spreads = site.figures["unit_std"]
+    return site.figures["std"] ** 2, sum(std * std for std in spreads) / max(len(spreads), 1)
+
+
+def _normed_next(graph: Graph, node: Node) -> bool:
+    """Does every reader take a norm of it, at once or behind an activation, a pooling or a dropout?"""
+    if graph.norms_of(node):
+        return True
+    readers = graph.readers(node)
+    return bool(readers) and all(
+        one.role in ("activation", "pool", "dropout") and _normed_next(graph, one) for one in readers
+    )
+
+
+def _norms_before(graph: Graph) -> list[Node | None]:
+    """For each node the last norm on the ways that lead to it."""
+    found: list[Node | None] = []
+    for node in graph.nodes:
+        before = [graph.nodes[index] for index in node.inputs]
+        norms = [one if graph.norm_at(one) is not None else found[one.index] for one in before]
+        found.append(max((one for one in norms if one), key=lambda one: one.index, default=None))
+    return found
+
+
+def _trunk(graph: Graph) -> set[int]:
+    """The nodes that everything computed so far goes through: no value bypasses them."""
+    found, open_until = set[int](), -1
+    live: set[int] = set()
+    for node in graph.nodes:
+        if node.role != "linear" and not live.intersection(node.inputs):
+            continue
+        live.add(node.index)
+        if open_until <= node.index:
+            found.add(node.index)
+        last = max((one.index for one in graph.users(node)), default=node.index)
+        open_until = max(open_until, last)
+    return found
