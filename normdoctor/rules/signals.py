@@ -1,4 +1,4 @@
-"""Measured sites laid on the recorded graph: where a signal comes from, where it first fails, what is a gate."""
+"""Measured sites on the recorded graph: where a signal comes from, where it first fails, what is a gate."""
 
 from __future__ import annotations
 
@@ -165,6 +165,11 @@ def still(site: Site) -> bool:
     return len(constant_units(site)) == site.units
 
 
+def magnitude(site: Site) -> float:
+    """The largest absolute value that was seen."""
+    return float(max(abs(site.figures["minimum"]), abs(site.figures["maximum"])))
+
+
 def lively(site: Site) -> bool:
     """Do its units vary, by more than a thousandth of their size?"""
     means, spreads = site.figures["unit_mean"], site.figures["unit_std"]
@@ -185,7 +190,7 @@ def dead(site: Site) -> bool:
         return False
     if site.kind in RELUS or site.kind == "threshold":
         return not any(site.figures["active"])
-    return max(abs(site.figures["minimum"]), abs(site.figures["maximum"])) < STILL
+    return magnitude(site) < STILL
 
 
 def saturated_units(site: Site, share: float = 0.9) -> list[int]:

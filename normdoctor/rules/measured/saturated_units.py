@@ -117,5 +117,5 @@ class SaturatedUnits(base.Rule):
                 "batches": site.batches,
                 "source": site.source,
             },
-            help="Normalize before it, or start with smaller weights (Xavier with the gain of the activation).",
+            help="Normalize before it, or start with smaller weights: Xavier with the activation's gain.",
         )

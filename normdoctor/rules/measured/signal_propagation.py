@@ -151,7 +151,8 @@ class SignalPropagation(base.Rule):
         deeper = f", and to {extreme:.2g} at `{worst.site.name}`" if count > 1 else ""
         return self.finding(
             graph,
-            f"{what} {verb} to {ratio:.2g} of {since} at {site.named(graph)}{deeper} (over {site.of_batches})",
+            f"{what} {verb} to {ratio:.2g} of {since} at {site.named(graph)}{deeper} "
+            f"(over {site.of_batches})",
             node=site.node(graph),
             module=site.module,
             severity=Severity.ERROR if severe else Severity.WARNING,
@@ -176,11 +177,13 @@ def _fallen(level: _Level) -> float:
 
 def _levels(signals: Signals) -> Iterator[_Level]:
     """The level of every site that is judged, in the order of execution."""
-    first = next(signals.of_role("linear"), None)
-    if first is None:
+    # Layers alone, so that the layer is named and not the activation behind it, unless all are hand-written.
+    judged = list(signals.of_role("linear")) or list(signals.of_role("activation"))
+    if not judged:
         return
+    first = judged[0]
     trunk, norms = _trunk(signals.graph), _norms_before(signals.graph)
-    for site in signals.of_role("linear", "activation"):
+    for site in judged:
         node = signals.node(site)
         if node is None or site.order <= first.order or still(site) or site.figures["bad_batches"]:
             continue
@@ -188,7 +191,7 @@ def _levels(signals: Signals) -> Iterator[_Level]:
             continue
         norm = norms[node.index]
         reference = first if norm is None else signals.at(norm)
-        variance, within = (_variances(reference) if reference is not None else (1.0, 1.0))
+        variance, within = _variances(reference) if reference is not None else (1.0, 1.0)
         mine, mine_within = _variances(site)
         if variance > 0 and within > 0 and mine > 0:
             yield _Level(site, reference, mine / variance, mine_within / within, node.index in trunk)
