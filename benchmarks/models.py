@@ -86,6 +86,7 @@ def torchvision(batch: int = 2) -> Iterator[Entry]:
 
 def pytorchcv(limit: int = 200) -> Iterator[Entry]:
     """A sample of pytorchcv, evenly spread over its names."""
+    _shim()
     provider = importlib.import_module("pytorchcv.model_provider")
     names = sorted(provider._models)
     for name in names[:: max(1, len(names) // limit)][:limit]:
