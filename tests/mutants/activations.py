@@ -31,35 +31,38 @@ def applied(src):
 
 
 def layer_near(src, call, step):
-    """The layer that runs before or behind an application, and whether a norm of many features is between.
+    """(layer, mixing, normed): the layer that runs before or behind an application, and what is between.
 
-    The layer is None where something else comes first.
+    The layer is None where something else comes first; `mixing` is a norm of many features, `normed` a
+    BatchNorm.
     """
-    mixing = False
+    mixing = normed = False
     calls = src.order(src.method(call))
     place = calls.index(call) + step
     while 0 <= place < len(calls):
         one = calls[place]
         if (layer := src.layer_called(one)) is not None:
-            return layer, mixing
+            return layer, mixing, normed
         built = re.fullmatch(r"self\.(\w+)", src.of(one.func))
-        if built:
-            made = src.constructor(src.class_of(call), built[1])
-            if made is None or not re.fullmatch(r".*Norm.*|Dropout.*", src.name(made)):
-                return None, mixing
-            mixing = mixing or bool(re.fullmatch("LayerNorm|GroupNorm", src.name(made)))
-        elif not re.fullmatch(r"batch_norm|dropout|flatten|permute", src.name(one)):
-            return None, mixing
+        made = src.constructor(src.class_of(call), built[1]) if built else one
+        if made is None or not re.fullmatch(r".*Norm.*|Dropout.*|[a-z]\w+", src.name(made)):
+            break
+        if not built and not re.fullmatch(r"batch_norm|dropout|flatten|permute", src.name(one)):
+            break
+        mixing = mixing or bool(re.fullmatch("LayerNorm|GroupNorm", src.name(made)))
+        normed = normed or bool(re.fullmatch(r"BatchNorm\dd|batch_norm", src.name(made)))
         place += step
-    return None, mixing
+    return None, mixing, normed
 
 
-def meant(src, first, second) -> str:
-    """Why two layers in a row are a factorization that people build on purpose."""
+def meant(src, first, second, normed) -> str:
+    """Why two layers in a row, with a BatchNorm between or not, are what people build on purpose."""
     if first is None or second is None:
         return "no two layers meet"
-    if any(src.given(one, name) for one in (first, second) for name in ("groups", "stride")):
-        return "grouped and strided convolutions may stand in a row"
+    if any(src.given(one, "groups") for one in (first, second)):
+        return "grouped convolutions may stand in a row"
+    if not normed and any(src.given(one, "stride") for one in (first, second)):
+        return "strided convolutions without a norm between are a patch embedding or an upsampling"
     one, two = src.objects(first), src.objects(second)
     if one and two:
         shapes = [tuple(module.weight.shape) for module in (one[0], two[0])]
@@ -78,11 +81,11 @@ def meant(src, first, second) -> str:
 @operator("ND301")
 def activation_forgotten(src):
     for call in applied(src):
-        (first, mixed), (second, mixes) = layer_near(src, call, -1), layer_near(src, call, 1)
+        (first, mixed, normed), (second, mixes, norms) = (layer_near(src, call, step) for step in (-1, 1))
         if isinstance(src.parent[call], ast.Return) or second is None or first is None:
             continue
         edits = [src.replace(call, inner(src, call)), src.mark(second)]
-        yield edits, call, MIXING if mixed or mixes else meant(src, first, second)
+        yield edits, call, MIXING if mixed or mixes else meant(src, first, second, normed or norms)
     for call in src.built(ACTIVATION):
         if (found := src.sequence(call)) is None:
             continue
@@ -92,9 +95,12 @@ def activation_forgotten(src):
         if not before or not behind:
             continue
         between = found[0].args[found[0].args.index(before[-1]) : found[0].args.index(behind[0])]
-        void = meant(src, before[-1], behind[0])
-        if any(re.fullmatch(r"GroupNorm|LayerNorm|SqueezeExcite", src.name(one)) for one in between):
+        names = [src.name(one) for one in between]
+        void = meant(src, before[-1], behind[0], any("BatchNorm" in one for one in names))
+        if any(re.fullmatch(r"GroupNorm|LayerNorm|SqueezeExcite", one) for one in names):
             void = MIXING
+        if "InvertedResidual" in names:
+            void = "a skip reads it too"
         yield [src.drop_element(call), src.mark(behind[0])], call, void
 
 

@@ -105,10 +105,10 @@ class LinearAfterLinear(Rule):
 
     ## When to ignore
     In deep linear networks, which are studied for their training dynamics, and in factorizations by
-    intent. The rule is silent for low-rank pairs, grouped, strided and asymmetric convolutions, blocks
-    around a depthwise convolution, a bare 1x1 reduction in front of a spatial convolution, embeddings,
-    everything that passes through an attention, a sum, a product or a concatenation, and where another
-    reader sees the tensor between.
+    intent. The rule is silent for low-rank pairs, grouped and asymmetric convolutions, strided ones without
+    a BatchNorm between (patch embeddings, upsampling), blocks around a depthwise convolution, a bare 1x1
+    reduction in front of a spatial convolution, embeddings, everything that passes through an attention,
+    a sum, a product or a concatenation, and where another reader sees the tensor between.
 
     ## References
     - nutonomy/nuscenes-devkit pull request 730: an activation between two linear layers that was missing.
@@ -178,16 +178,24 @@ class LinearAfterLinear(Rule):
             return True
         if owner(graph, first) is owner(graph, second) is not None:
             return True
-        for node in (first, second):
-            kernel = kernel_of(graph, node)
-            if groups_of(node) > 1 or strided(node) or len(set(kernel)) > 1:
-                return True
+        if any(groups_of(node) > 1 or len(set(kernel_of(graph, node))) > 1 for node in (first, second)):
+            return True
         bare = all(node.kind != "batch_norm" for node in chain.passed)
+        if (strided(first) or strided(second)) and (bare or cls._shrinks(graph, first, second)):
+            return True
         reduces = inner < into and set(kernel_of(graph, first)) == {1} != set(kernel_of(graph, second))
         if first.kind in CONVS and second.kind in CONVS and bare and reduces:
             return True
         # An expansion is no factorization, whatever stands beside it.
         return inner < 2 * max(into, out) and cls._beside_depthwise(graph, first, second)
+
+    @staticmethod
+    def _shrinks(graph: Graph, first: Node, second: Node) -> bool:
+        """Are there fewer values between the two than in front of them and behind them?"""
+        sizes = [
+            math.prod(one.shape) for one in (graph.input_tensor(first), first, second) if one is not None
+        ]
+        return len(sizes) == 3 and sizes[1] < min(sizes[0], sizes[2])
 
     @staticmethod
     def _beside_depthwise(graph: Graph, first: Node, second: Node) -> bool:
