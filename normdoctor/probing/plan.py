@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from normdoctor.probing.hooks import Collector
+from normdoctor.probing.loader import LastBatch
 from normdoctor.probing.normstats import NormCollector
+from normdoctor.probing.study import Study
 from normdoctor.probing.units import UnitCollector
 
 #: Need to what makes its collector, from the budget of values a site and forward (None: all of them).
@@ -19,3 +21,15 @@ def planned(needs: Iterable[str] | None = None, budget: int | None = None) -> li
     """A collector for each need that hooks on forwards can answer; all of them when `needs` is None."""
     wanted = set(COLLECTORS) if needs is None else set(needs)
     return [make(budget) for need, make in COLLECTORS.items() if need in wanted]
+
+
+#: Need to what runs the model by itself to answer it, after the collectors.
+STUDIES: dict[str, Callable[[], Study]] = {
+    LastBatch.need: LastBatch,
+}
+
+
+def studies(needs: Iterable[str] | None = None) -> list[Study]:
+    """A study for each need that asks for one; all of them when `needs` is None."""
+    wanted = set(STUDIES) if needs is None else set(needs)
+    return [make() for need, make in STUDIES.items() if need in wanted]

@@ -9,16 +9,19 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from normdoctor.errors import TraceError, UsageError, text_of
+from normdoctor.errors import TraceError, UsageError, brief, text_of
 from normdoctor.facts import Facts
 from normdoctor.loading.wrappers import unwrapped
 from normdoctor.probing.data import BATCH_HINT, Arguments, Feed
 from normdoctor.probing.hooks import Collector, Observer
-from normdoctor.probing.plan import planned
+from normdoctor.probing.plan import planned, studies
 from normdoctor.probing.sandbox import sandbox
+from normdoctor.probing.study import KEPT, Studied
 
 #: `Facts.measurements`: the name of a statistic to its figures, by site.
 Measurements = dict[str, dict[str, Any]]
+#: What torch says when a BatchNorm is to normalize one value by itself.
+ONE_VALUE = "Expected more than 1 value per channel when training"
 #: Called after each batch with how many are done, and how many there are where that is known.
 OnBatch = Callable[[int, int | None], None]
 
@@ -42,10 +45,24 @@ def measure(
     None.
     """
     feed = data if isinstance(data, Feed) else Feed(data, source=source)
-    measured = probe(model, feed, planned(needs), device=device, training=training, on_batch=on_batch)
-    note = f"measured over {feed.told(measured['run']['batches'])}"
+    kept: list[Arguments] = []
+    measured = probe(
+        model, feed, planned(needs), device=device, training=training, on_batch=on_batch, kept=kept
+    )
+    notes = [f"measured over {feed.told(measured['run']['batches'])}"]
+    if refused := measured["run"].get("refused"):
+        notes.append(f"{refused} of the batches left a BatchNorm one value a channel, which torch refuses")
+    studied = Studied(unwrapped(model), tuple(kept), feed, facts, measured)
+    for study in studies(needs):
+        try:
+            with sandbox(studied.model), torch.no_grad():
+                if device is not None:
+                    studied.model.to(device)
+                measured[study.need] = study.run(studied)
+        except Exception as error:  # the user's forward, in a mode or on a batch that it was not made for
+            notes.append(f"{study.need.replace('_', ' ')} could not be measured: {brief(error)}")
     return msgspec.structs.replace(
-        facts, measurements={**(facts.measurements or {}), **measured}, notes=(*facts.notes, note)
+        facts, measurements={**(facts.measurements or {}), **measured}, notes=(*facts.notes, *notes)
     )
 
 
@@ -58,16 +75,19 @@ def probe(
     device: torch.device | None = None,
     training: bool | None = None,
     on_batch: OnBatch | None = None,
+    kept: list[Arguments] | None = None,
 ) -> Measurements:
     """What collectors (all, when None) find in `model` over `data`, by need and site.
 
-    `run` says over what: how many batches, from which source, and the batch size that was stated.
+    `run` says over what: how many batches, from which source, and the batch size that was stated; `refused`
+    counts those that left a BatchNorm one value a channel. The first batches are put into `kept`.
     """
     feed = data if isinstance(data, Feed) else Feed(data, source=source)
     inner = unwrapped(model)
     _demand_values(inner, device)
     observer = Observer(inner, planned() if collectors is None else collectors)
     count = 0
+    refusals: list[TraceError] = []
     with sandbox(inner), torch.no_grad():
         if device is not None:
             inner.to(device)
@@ -76,15 +96,24 @@ def probe(
         observer.attach()
         try:
             for call in feed.calls(inner, device):
-                _run(inner, call, f"batch {count} of {feed.name}")
+                place = f"batch {count + len(refusals)} of {feed.name}"
+                if (refusal := _run(inner, call, place)) is not None:
+                    refusals.append(refusal)
+                    continue
+                if kept is not None and len(kept) < KEPT:
+                    kept.append(call)
                 count += 1
                 if on_batch is not None:
                     on_batch(count, feed.total)
         finally:
             observer.detach()
+    if count == 0 and refusals:
+        raise refusals[0]
     if count == 0:
         raise UsageError(f"expected batches of data to measure on, found none in {feed.name}")
-    run = {"source": feed.source, "batches": count}
+    run: dict[str, Any] = {"source": feed.source, "batches": count}
+    if refusals:
+        run["refused"] = len(refusals)
     if feed.batch_size is not None:
         run["batch_size"] = feed.batch_size
     return {**observer.read(), "run": run}
@@ -105,17 +134,22 @@ def _demand_values(model: nn.Module, device: torch.device | None) -> None:
         )
 
 
-def _run(model: nn.Module, call: Arguments, place: str) -> None:
+def _run(model: nn.Module, call: Arguments, place: str) -> TraceError | None:
+    """Run the model on one batch; returns the error of a batch that is too small for a BatchNorm."""
     args, kwargs = call
     try:
         model(*args, **kwargs)
     except (Exception, SystemExit) as error:
         first = (text_of(error).splitlines() or [""])[0]
         given = ", ".join([*map(_told, args), *(f"{name}={_told(value)}" for name, value in kwargs.items())])
-        raise TraceError(
+        raised = TraceError(
             f"the model raised {type(error).__name__} on {place}: {first}",
             hint=f"It was called with {given}. {BATCH_HINT}",
-        ) from error
+        )
+        if isinstance(error, ValueError) and ONE_VALUE in first:
+            return raised
+        raise raised from error
+    return None
 
 
 def _told(value: Any) -> str:

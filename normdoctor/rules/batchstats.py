@@ -1,0 +1,115 @@
+"""What was measured of BatchNorms, as rules ask for it: effective batch sizes, and stale statistics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from statistics import median
+from typing import Any
+
+from normdoctor.graph import Graph
+from normdoctor.rules.sites import Site, sites
+
+#: Below this many batches, running statistics still hold a part of their initial values.
+YOUNG = 100
+#: A channel whose standard deviation is below this share of its mean has none in float32.
+CONSTANT = 1e-6
+
+
+def norm_sites(graph: Graph) -> Iterator[Site]:
+    """Every BatchNorm that was observed on at least one sample, in the order in which they first ran."""
+    return (site for site in sites(graph, need="batch_norm") if site.figures.get("observations"))
+
+
+def live_channels(site: Site) -> list[int]:
+    """The channels that vary at all; the others have nothing to normalize."""
+    means, variances = site.figures["mean"], site.figures["variance"]
+    return [
+        channel
+        for channel, (mean, variance) in enumerate(zip(means, variances, strict=True))
+        if variance > 0 and math.sqrt(variance) > CONSTANT * abs(mean)
+    ]
+
+
+def moments(site: Site) -> tuple[list[float], list[float]]:
+    """(unbiased variance of all values, variance of the means of single samples), a value a channel.
+
+    Where weights move between the batches (in a watch) both are taken within batches.
+    """
+    found = site.figures
+    if site.source == "watch" and found["freedom"] > 0:
+        spread = found["sample_variance_within"]
+        size = _mean_size(found)
+        total = [v + s / size for v, s in zip(found["batch_variance"], spread, strict=True)]
+        return total, spread
+    spread, n = found["sample_variance"], site.observations
+    return [v + s / n for v, s in zip(found["variance"], spread, strict=True)], spread
+
+
+def effective(site: Site) -> float | None:
+    """How many independent values one sample is worth: n_eff of a batch of B is B times this.
+
+    Var(x) / Var(mean of one sample), the median over the channels that vary; None from too few samples.
+    Positions of one sample are correlated, so it lies between 1 and their number (or below 1, where
+    whole samples differ by their level).
+    """
+    if site.observations < 2:
+        return None
+    total, spread = moments(site)
+    found = [total[c] / spread[c] for c in live_channels(site) if spread[c] > 0]
+    return median(found) if found else None
+
+
+def error_of_mean(per_sample: float, batch: int) -> float:
+    """The standard error of a batch's mean, in standard deviations of the values: 1/sqrt(n_eff)."""
+    return 1.0 / math.sqrt(per_sample * batch)
+
+
+def smallest_batch(per_sample: float, limit: float) -> int:
+    """The smallest batch whose mean has a standard error of at most `limit` standard deviations."""
+    return max(math.ceil(1 / (limit * limit * per_sample) - 1e-9), 1)
+
+
+def usual_batch(site: Site, run: dict[str, Any]) -> int:
+    """The batch size of the training: as stated, otherwise that of most batches."""
+    stated = run.get("batch_size")
+    if isinstance(stated, int):
+        return stated
+    sizes = {int(size): count for size, count in site.figures["batch_sizes"].items()}
+    return max(sizes, key=lambda size: (sizes[size], size))
+
+
+def _mean_size(figures: dict[str, Any]) -> float:
+    sizes = {int(size): count for size, count in figures["batch_sizes"].items()}
+    return float(sum(size * count for size, count in sizes.items()) / max(sum(sizes.values()), 1))
+
+
+def remainder(site: Site) -> float:
+    """Which share of the running statistics is still their initial value (mean 0, variance 1).
+
+    (1 - momentum)^n after n batches, where they are counted. Otherwise the share that fits the channels
+    best, if it is the same for all: running = (1 - share) * measured + share * initial.
+    """
+    figures = site.figures
+    counted = figures.get("batches_tracked")
+    if counted is not None:
+        seen = counted[0] if site.source != "watch" else counted[1]
+        momentum = figures["momentum"]
+        return float((1 - momentum) ** seen) if 0 < momentum < 1 and seen < YOUNG else 0.0
+    which = "last_running_var" if site.source == "watch" else "running_var"
+    measured = figures["batch_variance"] if site.source == "watch" else figures["variance"]
+    shares = [
+        (running - variance) / (1 - variance)
+        for running, variance in zip(figures[which], measured, strict=True)
+        if abs(1 - variance) > 0.2
+    ]
+    if not shares:
+        return 0.0
+    middle = median(shares)
+    spread = median(abs(share - middle) for share in shares)
+    return min(max(middle, 0.0), 1.0) if spread < 0.1 else 0.0
+
+
+def initial(means: Sequence[float], variances: Sequence[float]) -> bool:
+    """Are these the statistics that a BatchNorm starts with?"""
+    return all(mean == 0 for mean in means) and all(variance == 1 for variance in variances)
