@@ -3,7 +3,8 @@
 Xavier (Glorot and Bengio, 2010) keeps the variance of a signal through layers that are nearly linear around
 zero, as the sigmoid is; He (2015) makes up for the half that a ReLU cuts off. The network ends in a softmax
 and returns probabilities, so its loss is the negative log likelihood of their logarithm.
-`nn.CrossEntropyLoss` would be wrong here: it applies a softmax of its own (ND310).
+`nn.CrossEntropyLoss` would be wrong here: it applies a softmax of its own (ND310). The sigmoid stands in a
+hidden layer to show its initialization; ND304 notes it, since its derivative is 1/4 at most.
 """
 
 import torch
