@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from normdoctor.probing.finite import FiniteCollector
 from normdoctor.probing.hooks import Collector
 from normdoctor.probing.loader import LastBatch
 from normdoctor.probing.normstats import NormCollector
@@ -14,6 +15,7 @@ from normdoctor.probing.units import UnitCollector
 COLLECTORS: dict[str, Callable[[int | None], Collector]] = {
     UnitCollector.need: UnitCollector,
     NormCollector.need: NormCollector,
+    FiniteCollector.need: FiniteCollector,
 }
 
 
