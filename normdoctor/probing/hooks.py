@@ -8,7 +8,7 @@ call is up to the collectors.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -57,12 +57,14 @@ class Observer:
 
     Forwards that run inside a backward (checkpointing) are no new observations and are left out, and so
     are those in another thread than the first (replicas of DataParallel) and those under `torch.compile`.
+    `accepts`, where it is set, is asked whether a forward that begins is to be observed.
     """
 
     def __init__(self, model: nn.Module, collectors: Sequence[Collector]) -> None:
         self.model = model
         self.collectors = collectors
         self.forwards = 0
+        self.accepts: Callable[[], bool] | None = None
         self._handles: list[RemovableHandle] = []
         self._stack: list[tuple[str, nn.Module]] = []
         self._calls: dict[tuple[str, str], int] = {}
@@ -104,6 +106,8 @@ class Observer:
         if torch.compiler.is_compiling() or _in_backward() or not self._own_thread():
             return
         if not self._stack:
+            if self.accepts is not None and not self.accepts():
+                return
             self._calls.clear()
             self._axis = -1
             inputs = (*args, *kwargs.values())

@@ -2,91 +2,155 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
 from normdoctor.errors import UsageError, kind_of
 from normdoctor.facts import Facts
-from normdoctor.findings import Finding
+from normdoctor.findings import Finding, Severity
 from normdoctor.loading.wrappers import unwrapped
+from normdoctor.probing.eager import eager
+from normdoctor.probing.gradients import GradientCollector
 from normdoctor.probing.hooks import Observer
+from normdoctor.probing.live import Alert, Alerts, Judgement, StoppedError, told
+from normdoctor.probing.losses import Losses
+from normdoctor.probing.modetracker import ModeTracker
 from normdoctor.probing.plan import planned
 from normdoctor.probing.probe import Measurements
+from normdoctor.probing.series import Thinned
+from normdoctor.probing.transfer import Transfer
+from normdoctor.probing.watchfacts import WatchedFacts, with_modes
 
 if TYPE_CHECKING:
     from normdoctor.report import Report
 
-OnFinding = Literal["warn", "ignore"] | Callable[[Finding], None]
+OnFinding = Literal["warn", "stop", "ignore"] | Callable[[Finding], None]
 
-#: How many values of an activation are looked at in one step.
-BUDGET = 2**20
+#: How many values of an activation are looked at in one forward.
+BUDGET = 2**14
+
+#: Looks after which findings are judged, counted within a window of looks; measurements of activations
+#: start anew when a window is full, so that a long training is judged by what it does now.
+JUDGED = (3, 6, 12, 24, 48)
+WINDOW = 64
+
+#: Rules without measurements that are judged by how the model was trained.
+_BESIDE = ("ND506",)
 
 
 class NormDoctorWarning(UserWarning):
     """A finding of a watched training."""
 
 
-def watch(model: nn.Module, *, every: int = 50, on_finding: OnFinding = "warn") -> Watch:
+def watch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None = None,
+    *,
+    every: int = 50,
+    budget: int | None = BUDGET,
+    on_finding: OnFinding = "warn",
+) -> Watch:
     """Watch `model` in the `with` block that follows; call `step()` on the result after each step.
 
-        with normdoctor.watch(model) as w:
+        with normdoctor.watch(model, optimizer) as w:
             for x, y in loader:
                 loss = criterion(model(x), y)
                 ...
                 w.step(loss)
         print(w.report())
 
-    The model's own forwards are observed in the first step and in each `every`-th after it; in the others
-    nothing is attached to it. All hooks are gone when the block ends, however it ends. Findings are judged
-    then: `on_finding` warns, ignores, or is called with each.
+    The model's own forwards, gradients and updates are observed in the first step and in each `every`-th
+    after it. In all steps the modes of the model are followed, in plain Python. Nothing waits for the
+    device. All hooks are gone when the block ends, however it ends.
+
+    Args:
+        model: The model, or a wrapper of it: `torch.compile`, DataParallel, DistributedDataParallel, FSDP.
+        optimizer: What trains it, for rules about the optimizer; its steps are seen without it too.
+        every: Observe each `every`-th step.
+        budget: How many values of an activation are read in one forward; None reads all.
+        on_finding: What to do with a finding while the training runs: `"warn"`, `"stop"` (raise
+            `StoppedError`), `"ignore"`, or a callable that gets it. A finding counts once it was confirmed.
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"expected a module to watch, found {type(model).__name__}")
+    if not isinstance(optimizer, torch.optim.Optimizer | None):
+        raise UsageError(f"optimizer is {kind_of(optimizer)}: expected a torch.optim.Optimizer")
     if type(every) is not int or every < 1:
         raise UsageError(f"every counts steps and is at least 1; got {every!r}")
-    if on_finding not in ("warn", "ignore") and not callable(on_finding):
-        raise UsageError(f"on_finding is 'warn', 'ignore' or a callable; got {on_finding!r}")
-    return Watch(model, every, on_finding)
+    if budget is not None and (type(budget) is not int or budget < 1):
+        raise UsageError(f"budget counts values and is at least 1, or None; got {budget!r}")
+    if on_finding not in ("warn", "stop", "ignore") and not callable(on_finding):
+        raise UsageError(f"on_finding is 'warn', 'stop', 'ignore' or a callable; got {on_finding!r}")
+    return Watch(model, optimizer, every, budget, on_finding)
 
 
 class Watch:
-    """A watched training. `steps` counts the calls of `step`, `observed` the steps that were looked at."""
+    """A watched training. `steps` counts the calls of `step`, `observed` the steps that were looked at.
 
-    def __init__(self, model: nn.Module, every: int, on_finding: OnFinding) -> None:
+    `alerts` are the findings that were raised, or are on trial, while it runs.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | None,
+        every: int,
+        budget: int | None,
+        on_finding: OnFinding,
+    ) -> None:
         self.model = unwrapped(model)
         self.every = every
+        self.budget = budget
         self.steps = 0
         self.observed = 0
         self._on_finding = on_finding
-        self._observer = Observer(self.model, planned(budget=BUDGET))
-        self._active = False
-        self._forwards = 0
-        self._stance: Any = None
-        self._losses = 0
-        self._bad_losses: Tensor | None = None
+        self._observer = self._new_observer()
+        self._facts_of = WatchedFacts(self.model, optimizer)
+        self._gradients = GradientCollector(self.model)
+        self._modes = ModeTracker(self.model, model, self._facts_of.note_inputs)
+        self._losses = Losses()
+        self._alerts = Alerts()
+        self._judgement: Judgement | None = None
+        self._bad: Transfer | None = None
+        self._bad_before = 0
+        self._window: Measurements = {}
+        self._history: dict[str, dict[str, dict[str, Thinned]]] = {}
+        self._active = self._attached = False
+        self._forwards = self._seen = self._looks = 0
+
+    @property
+    def alerts(self) -> tuple[Alert, ...]:
+        """Findings that were raised while the training ran, with the step, and whether they are cleared."""
+        return tuple(alert for alert in self._alerts.alerts if alert.raised is not None)
 
     def __enter__(self) -> Watch:
         if self._active:
             hint = "Make a second one with normdoctor.watch(model)."
             raise UsageError("this watch is already running", hint=hint)
         self._active = True
-        self._attach()
+        try:
+            self._modes.attach()
+            self._attach()
+        except BaseException:
+            self._close()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._detach()
-        self._active = False
+        self._close()
         if kind is None and self._on_finding != "ignore":
+            already = {one.code for alert in self.alerts for one in (alert.finding, *alert.consequences)}
             for finding in self.report().findings:
-                self._tell(finding)
+                if finding.code not in already and finding.severity is not Severity.INFO:
+                    self._tell(finding, ())
 
     def step(self, loss: Tensor | float | None = None) -> None:
         """Say that a step is over. A `loss` is checked to be finite, without waiting for its value."""
@@ -96,81 +160,226 @@ class Watch:
         if loss is not None:
             if not isinstance(loss, Tensor | float | int):
                 raise UsageError(f"loss is {kind_of(loss)}: expected a tensor or a number")
-            self._note(loss)
+            self._losses.add(loss, self.steps)
+        looked = self._attached
         self._detach()
+        self._modes.step()
         self.steps += 1
-        if self.steps % self.every == 0:
+        self._collect()
+        if looked and self._judgement is None and self._due():
+            self._judge()
+        if self.steps % self.every == 0 and self._judgement is None:
             self._attach()
 
     def measurements(self) -> Measurements:
         """What was measured so far. This reads from the device, so it waits for it."""
-        found: Measurements = {}
-        if self._observer.forwards:
-            found |= self._observer.read()
-            found["run"] = {"source": "watch", "batches": self._observer.forwards}
-        if self._bad_losses is not None:
-            found["losses"] = {"loss": {"steps": self._losses, "not_finite": int(self._bad_losses)}}
+        self._settle()
+        found = self._read(Transfer(self._tensors()).wait())
+        self._note_history(found)
         return found
 
-    def report(self) -> Report:
+    def report(self, *, min_confidence: str = "medium") -> Report:
         """Judge what was measured so far, by the rules that rest on measurements."""
+        measurements = self.measurements()
+        attached = self._attached
+        self._suspend(off=True)
+        try:
+            facts = self._facts_of.recorded()
+        finally:
+            self._suspend(off=False, attached=attached)
+        return self._checked(facts, measurements, min_confidence)
+
+    def history(self) -> dict[str, dict[str, dict[str, list[tuple[int, float]]]]]:
+        """Every statistic over the run: need, site and statistic to points (step, value).
+
+        Gradients, updates and the loss have a point for each look, activations one for each judgement; of
+        long runs at most 64 points are kept, evenly spread. This reads from the device.
+        """
+        self._settle()
+        self._note_history(self.measurements())
+        kept = Transfer(self._gradients.history()).wait() if self._gradients.banks else []
+        found: dict[str, dict[str, dict[str, list[tuple[int, float]]]]] = {
+            need: {
+                site: {name: list(line.points) for name, line in lines.items()}
+                for site, lines in of_site.items()
+            }
+            for need, of_site in self._history.items()
+        }
+        found["gradients"] = self._gradients.series(kept)
+        found["losses"] = {"loss": {"value": self._losses.points()}}
+        return found
+
+    def _new_observer(self) -> Observer:
+        observer = Observer(self.model, planned(budget=self.budget))
+        observer.accepts = torch.is_grad_enabled
+        return observer
+
+    def _tensors(self) -> list[Tensor]:
+        return [
+            *(one for collector in self._observer.collectors for one in collector.tensors()),
+            *self._gradients.tensors(),
+            *self._modes.tensors(),
+            *self._losses.tensors(),
+        ]
+
+    def _read(self, values: Sequence[Tensor]) -> Measurements:
+        """Figures from the copies of `_tensors()`."""
+        left = list(values)
+
+        def take(count: int) -> list[Tensor]:
+            taken, left[:count] = left[:count], []
+            return taken
+
+        found: Measurements = {}
+        collectors = self._observer.collectors
+        shares = [take(len(collector.tensors())) for collector in collectors]
+        if self._observer.forwards:
+            found |= {c.need: c.read(share) for c, share in zip(collectors, shares, strict=True)}
+        if self._window and self._observer.forwards < JUDGED[0]:
+            found |= self._window
+        gradients = self._gradients.read(take(len(self._gradients.tensors())))
+        found |= gradients
+        if self.steps or self._observer.forwards:
+            found["modes"] = self._modes.read(take(len(self._modes.tensors())))
+        else:
+            take(len(self._modes.tensors()))
+        if self._losses.steps:
+            found["losses"] = self._losses.read(take(len(self._losses.tensors())))
+        if found:
+            found["run"] = {"source": "watch", "batches": self._forwards + self._observer.forwards}
+        return found
+
+    def _due(self) -> bool:
+        """Is it time to judge? After some looks of a window, and when something was not finite."""
+        if self._on_finding == "ignore":
+            return False
+        if self._observer.forwards >= WINDOW or self._looks in JUDGED:
+            return True
+        bad = self._bad_before
+        if self._bad is not None and self._bad.arrived:
+            bad = sum(int(one.numpy().sum()) for one in self._bad.wait())
+        worse, self._bad_before = bad > self._bad_before, bad
+        return worse
+
+    def _judge(self) -> None:
+        """Begin to judge what was measured so far; nothing is observed until that is done."""
+        transfer = Transfer(self._tensors())
+        facts, full = self._facts_of.plain(), self._observer.forwards >= WINDOW
+
+        def judge(arrived: Transfer) -> Sequence[Finding]:
+            measurements = self._read(arrived.wait())
+            self._note_history(measurements)
+            if full:
+                needs = {collector.need for collector in self._observer.collectors}
+                self._window = {need: measurements[need] for need in needs if need in measurements}
+            return self._checked(facts, measurements).findings
+
+        self._judgement = Judgement(transfer, judge, self.steps)
+
+    def _collect(self, *, wait: bool = False) -> None:
+        """Take in a judgement that is ready."""
+        if self._judgement is None or not (wait or self._judgement.due):
+            return
+        judgement, self._judgement = self._judgement, None
+        findings = judgement.collect()
+        if self._observer.forwards >= WINDOW:
+            self._forwards += self._observer.forwards
+            self._observer = self._new_observer()
+            self._seen = self._looks = 0
+        for alert in self._alerts.consider(findings, judgement.step):
+            self._tell(alert.finding, alert.consequences, live=True)
+
+    def _settle(self) -> None:
+        if self._judgement is not None:
+            self._collect(wait=True)
+
+    def _checked(self, facts: Facts, measurements: Measurements, min_confidence: str = "medium") -> Report:
         from normdoctor.config import Settings
+        from normdoctor.findings import Confidence
         from normdoctor.rules import all_rules
         from normdoctor.running import check_facts
 
-        measured = tuple(rule.code for rule in all_rules() if rule.needs)
-        return check_facts([self._facts()], Settings(select=measured))
+        modes = measurements.get("modes", {})
+        training = {
+            path: figures["training"]
+            for path, figures in modes.items()
+            if path and figures["train_steps"] + figures["eval_steps"]
+        }
+        facts = with_modes(facts, training)
+        notes = (*facts.notes, *self._notes(measurements))
+        facts = msgspec.structs.replace(facts, measurements=measurements, notes=notes)
+        chosen = (*(rule.code for rule in all_rules() if rule.needs), *_BESIDE)
+        return check_facts([facts], Settings(select=chosen, min_confidence=Confidence(min_confidence)))
 
-    def _facts(self) -> Facts:
-        from normdoctor.loading.construction import origins_for
-        from normdoctor.loading.state import inventory
-        from normdoctor.tracing.extract import module_facts, parameter_facts
-
-        parts, measurements = inventory(self.model), self.measurements()
+    def _notes(self, measurements: Measurements) -> list[str]:
         notes = [f"watched {self.observed} of {self.steps or 1} steps"]
-        if not self._observer.forwards:
+        if not self._forwards + self._observer.forwards:
             notes.append("no forward of the model was seen")
+        elif "gradients" not in measurements and self.steps:
+            notes.append("no gradient was seen: nothing can be said about gradients and updates")
         losses = measurements.get("losses", {}).get("loss", {})
         if losses.get("not_finite"):
             notes.append(f"the loss was not finite in {losses['not_finite']} of {losses['steps']} steps")
-        return Facts(
-            target=type(self.model).__name__,
-            modules=module_facts(parts, origins_for(self.model), {}, {}, {}),
-            parameters=parameter_facts(parts),
-            measurements=measurements,
-            training=self.model.training,
-            notes=tuple(notes),
-        )
+        if self._modes.compiled and self.every > 1:
+            notes.append("the model is compiled in place: its modes are known of observed steps only")
+        return notes
 
-    def _tell(self, finding: Finding) -> None:
+    def _note_history(self, measurements: Measurements) -> None:
+        for need, sites in measurements.items():
+            if need in ("gradients", "updates", "losses", "run"):
+                continue
+            for site, figures in sites.items():
+                lines = self._history.setdefault(need, {}).setdefault(site, {})
+                for name, value in figures.items():
+                    if type(value) in (int, float) and name not in ("call", "order"):
+                        line = lines.setdefault(name, Thinned())
+                        if not line.points or line.points[-1][0] != self.steps:
+                            line.add(self.steps, float(value))
+
+    def _tell(self, finding: Finding, consequences: Sequence[Finding], *, live: bool = False) -> None:
         if callable(self._on_finding):
             self._on_finding(finding)
-        else:
-            text = f"{finding.code} {finding.name}: {finding.message}"
-            warnings.warn(text, NormDoctorWarning, stacklevel=3)
+        elif live and self._on_finding == "stop":
+            raise StoppedError(finding, self.steps)
+        elif self._on_finding != "ignore":
+            warnings.warn(told(finding, consequences), NormDoctorWarning, stacklevel=4 if live else 3)
 
-    def _note(self, loss: Tensor | float) -> None:
-        value = loss.detach() if isinstance(loss, Tensor) else torch.tensor(float(loss))
-        bad = (~torch.isfinite(value)).any().to(torch.int64)
-        self._bad_losses = bad if self._bad_losses is None else self._bad_losses + bad
-        self._losses += 1
+    def _suspend(self, *, off: bool, attached: bool = False) -> None:
+        """Hold back the hooks while the model is run for a recording."""
+        self._modes.paused = off
+        if off and self._attached:
+            self._observer.detach()
+        elif not off and attached:
+            self._observer.attach()
 
     def _attach(self) -> None:
-        if _may_be_compiled():
-            # Code that was compiled before runs no new hooks: let this step run as written.
-            self._stance = torch.compiler.set_stance("force_eager")
+        self._attached = True
+        eager.enter(self)
+        self._modes.observed = True
+        self._gradients.half = self._modes.half
         self._observer.attach()
+        self._gradients.attach()
 
     def _detach(self) -> None:
+        """End a look, if one was on."""
+        eager.leave(self)
+        if not self._attached:
+            return
+        self._attached = self._modes.observed = False
         self._observer.detach()
-        if self._observer.forwards > self._forwards:
-            self._forwards = self._observer.forwards
+        seen, self._seen = self._observer.forwards > self._seen, self._observer.forwards
+        if self._gradients.detach(self.steps) and (bad := self._gradients.bad()) is not None:
+            self._bad = Transfer([bad, *self._losses.tensors()])
+        if seen:
+            self._looks += 1
             self.observed += 1
-        if self._stance is not None:
-            stance, self._stance = self._stance, None
-            stance.__exit__(None, None, None)
 
-
-def _may_be_compiled() -> bool:
-    """Has anything been compiled in this process? `torch.compile` imports torch._dynamo."""
-    return "torch._dynamo" in sys.modules
+    def _close(self) -> None:
+        """Take everything off the model."""
+        try:
+            self._observer.detach()
+            self._gradients.abandon()
+        finally:
+            self._modes.detach()
+            eager.leave(self)
+            self._attached = self._active = False

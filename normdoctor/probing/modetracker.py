@@ -1,0 +1,386 @@
+"""In which modes a watched model runs: counted in plain Python at every step, at next to no cost.
+
+Nothing here reads values: flags, call orders and identities of tensors tell what is needed. The one
+thing that asks for values, whether two batches of a step are equal, is compared on the device.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.utils.hooks import RemovableHandle
+
+from normdoctor.probing.hooks import _in_backward, _nothing, _remains
+from normdoctor.probing.prints import Prints
+
+#: Called with the arguments of a forward that gradients may flow through.
+OnForward = Callable[[tuple[Any, ...], dict[str, Any]], None]
+
+#: How many forwards of one step are told apart, and how many paths are kept as examples.
+_MOST_FORWARDS = 64
+_MOST_PATHS = 64
+
+
+@dataclass
+class _Norm:
+    """A BatchNorm and how many steps it was trained in which mode."""
+
+    path: str
+    module: _BatchNorm
+    momentum: float | None
+    initially: bool
+    training: bool
+    train_steps: int = 0
+    eval_steps: int = 0
+    eval_run: int = 0
+    recomputed: int = 0
+    penalized: int = 0
+
+    @property
+    def moves(self) -> bool:
+        """Would a forward in train mode move running statistics?"""
+        return self.module.running_mean is not None and self.module.momentum != 0
+
+    def figures(self) -> dict[str, Any]:
+        """What is known of it, as plain data."""
+        return {
+            "module": self.path,
+            "kind": "batch_norm",
+            "role": "norm",
+            "call": 0,
+            "trainable": any(one.requires_grad for one in self.module.parameters(recurse=False)),
+            "moves": self.moves,
+            "initially": self.initially,
+            "training": self.training,
+            "train_steps": self.train_steps,
+            "eval_steps": self.eval_steps,
+            "eval_run": self.eval_run,
+            "recomputed": self.recomputed,
+            "penalized": self.penalized,
+        }
+
+
+@dataclass
+class _Gap:
+    """What was seen since the last step; `blind` counts forwards in train mode without gradients."""
+
+    forwards: int = 0
+    eval_forwards: int = 0
+    blind: int = 0
+    whole: int = 0
+    expands: bool = False
+    inference: bool = False
+    same: bool = False
+    recalibrates: bool = False
+    repeated: bool = False
+    modes: dict[int, bool] = field(default_factory=dict)
+    recomputed: set[int] = field(default_factory=set)
+    penalized: set[int] = field(default_factory=set)
+    last_norm: int = -1
+
+    @property
+    def evaluates(self) -> bool:
+        """May what ran without gradients have been an evaluation?
+
+        A single pass of a generator, or of a part of the model, is none: it makes what others train on.
+        """
+        alone = self.blind == 1 and (self.expands or not self.whole)
+        return self.blind > 0 and not self.recalibrates and not alone
+
+
+class ModeTracker:
+    """Follows the forwards of `model`; need "modes".
+
+    Hooks stay on the model, its wrapper and its BatchNorms for the whole watch. Code that `torch.compile`
+    made before runs none of them: then only the observed steps, which run eagerly, are seen.
+    """
+
+    need = "modes"
+
+    def __init__(self, model: nn.Module, outer: nn.Module, on_forward: OnForward) -> None:
+        self.model = model
+        self.roots = list({id(one): one for one in (outer, model)}.values())
+        self.on_forward = on_forward
+        self.paused = self.observed = self.half = False
+        self.prints = Prints()
+        self.norms: list[_Norm] = []
+        self.dropouts: list[tuple[str, _DropoutNd]] = []
+        self.steps = self.train_steps = self.eval_steps = self.eval_run = 0
+        self.blind_steps = self.blind_forwards = self.evaluations = 0
+        self.same = self.inference = self.repeated = 0
+        self.forwards: Counter[int] = Counter()
+        self.first_evaluation: int | None = None
+        self.live: list[str] = []
+        self.initially = model.training
+        self._gap = _Gap()
+        self._depth = 0
+        self._grad, self._penalty = True, False
+        self._blind_inputs: list[weakref.ref[Tensor]] = []
+        self._earlier_inputs: list[weakref.ref[Tensor]] = []
+        self._batches: list[tuple[weakref.ref[Tensor], int]] = []
+        self._thread: int | None = None
+        self._handles: list[RemovableHandle] = []
+
+    @property
+    def compiled(self) -> bool:
+        """Is the model compiled in place, so that its hooks are a part of the compiled code?"""
+        return any(getattr(one, "_compiled_call_impl", None) is not None for one in self.model.modules())
+
+    def attach(self) -> None:
+        """Put the hooks on."""
+        self.initially = self.model.training
+        modules = list(self.model.named_modules())
+        self.norms = [
+            _Norm(path, one, one.momentum, one.training, one.training)
+            for path, one in modules
+            if isinstance(one, _BatchNorm)
+        ]
+        self.dropouts = [(path, one) for path, one in modules if isinstance(one, _DropoutNd) and one.p > 0]
+        for root in self.roots:
+            self._handles += [
+                root.register_forward_pre_hook(_Hook(self._enter), with_kwargs=True),
+                root.register_forward_hook(_Hook(self._exit), always_call=True),
+            ]
+        for place, norm in enumerate(self.norms):
+            self._handles.append(norm.module.register_forward_hook(_Hook(self._ran, place)))
+
+    def detach(self) -> None:
+        """Take the hooks off."""
+        while self._handles:
+            self._handles.pop().remove()
+        self._depth = 0
+
+    def step(self) -> None:
+        """A step is over: sum up what was seen since the last one."""
+        gap, self._gap = self._gap, _Gap()
+        self.steps += 1
+        self._depth = 0
+        self._close(gap)
+        self._batches.clear()
+        self.prints.clear()
+        if not gap.forwards:
+            return
+        self.forwards[min(gap.forwards, _MOST_FORWARDS)] += 1
+        self.repeated += gap.repeated
+        in_eval = gap.eval_forwards == gap.forwards
+        self.eval_steps += in_eval
+        self.train_steps += not in_eval
+        self.eval_run = self.eval_run + 1 if in_eval else 0
+        for place, training in gap.modes.items():
+            norm = self.norms[place]
+            norm.training = training
+            norm.train_steps += training
+            norm.eval_steps += not training
+            norm.eval_run = 0 if training else norm.eval_run + 1
+        for place in gap.recomputed:
+            self.norms[place].recomputed += 1
+        for place in gap.penalized:
+            self.norms[place].penalized += 1
+
+    def tensors(self) -> list[Tensor]:
+        """What to copy to the host."""
+        return self.prints.tensors()
+
+    def read(self, values: Sequence[Tensor]) -> dict[str, Any]:
+        """Figures of the model (key "") and of each BatchNorm, by path."""
+        gap = self._gap  # after the last step, or between two
+        model = {
+            "module": "",
+            "kind": "model",
+            "role": "mode",
+            "call": 0,
+            "steps": self.steps,
+            "forwards": {str(count): steps for count, steps in sorted(self.forwards.items())},
+            "initially": self.initially,
+            "train_steps": self.train_steps,
+            "eval_steps": self.eval_steps,
+            "eval_run": self.eval_run,
+            "dropouts": [path for path, _ in self.dropouts[:_MOST_PATHS]],
+            "blind_steps": self.blind_steps + (gap.blind > 0),
+            "blind_forwards": self.blind_forwards + gap.blind,
+            "evaluations": self.evaluations + gap.evaluates,
+            "same_inputs": self.same,
+            "inference_mode": self.inference + (gap.evaluates and gap.inference and not gap.expands),
+            "first_evaluation": self.first_evaluation,
+            "live": self.live,
+            "repeated": self.repeated,
+            **self.prints.read(values),
+        }
+        return {"": model} | {norm.path: norm.figures() for norm in self.norms}
+
+    def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._foreign() or _in_backward():
+            return
+        self._depth += 1
+        if self._depth > 1:
+            return
+        self._grad = torch.is_grad_enabled()
+        tensors = [one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)]
+        first = tensors[0] if tensors else None
+        gap = self._gap
+        gap.last_norm = -1
+        live = self._live()
+        if live:
+            self._note_batch(gap, first)
+        if not self._grad:
+            self._blind(gap, first, live=live)
+            return
+        gap.forwards += 1
+        gap.eval_forwards += not self.model.training
+        self._penalty = any(one.requires_grad and one.is_floating_point() for one in tensors)
+        if self.observed and first is not None:
+            kind = first.device.type
+            on = torch.is_autocast_enabled(kind)
+            self.half = self.half or (on and torch.get_autocast_dtype(kind) == torch.float16)
+        self.on_forward(args, kwargs)
+
+    def _exit(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self._foreign() or _in_backward():
+            return
+        if self._depth == 1 and not self._grad and self._gap.blind and _expands(args, output):
+            self._gap.expands = True
+        self._depth = max(0, self._depth - 1)
+        if self._depth == 0:
+            self._penalty = False
+
+    def _ran(self, place: int, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """A BatchNorm has run."""
+        if self._foreign():
+            return
+        norm, gap = self.norms[place], self._gap
+        training = norm.module.training
+        if _in_backward():
+            if training and norm.moves:
+                gap.recomputed.add(place)
+            return
+        if self._depth == 0:
+            self._ran_alone(place, training=training)
+        if self._grad if self._depth else torch.is_grad_enabled():
+            gap.modes[place] = gap.modes.get(place, False) or training
+        if self._penalty and training and isinstance(output, Tensor) and output.requires_grad:
+            output.register_hook(_Penalized(gap.penalized, place))
+
+    def _ran_alone(self, place: int, *, training: bool) -> None:
+        """A part of the model was called by itself: one pass for each time that its norms come round."""
+        gap = self._gap
+        first, gap.last_norm = place <= gap.last_norm or gap.last_norm < 0, place
+        if not first:
+            return
+        if torch.is_grad_enabled():
+            gap.forwards += 1
+            gap.eval_forwards += not training
+        elif training and self.model.training:
+            gap.blind += 1
+            self._note_live(gap)
+        elif not training:
+            gap.recalibrates = gap.recalibrates or gap.blind > 0
+
+    def _blind(self, gap: _Gap, first: Tensor | None, *, live: bool) -> None:
+        """A forward without gradients."""
+        if not live or not self.model.training:
+            # Train mode without gradients and then eval mode: statistics were recalibrated.
+            gap.recalibrates = gap.recalibrates or gap.blind > 0
+            return
+        gap.blind += 1
+        gap.whole += 1
+        gap.inference = gap.inference or torch.is_inference_mode_enabled()
+        # update_bn and its like set the momentum to None, 0 or 1 while they run.
+        gap.recalibrates = gap.recalibrates or any(one.module.momentum != one.momentum for one in self.norms)
+        self._note_live(gap)
+        if first is None:
+            return
+        gap.same = gap.same or any(one() is first for one in self._earlier_inputs)
+        if len(self._blind_inputs) < 4:
+            self._blind_inputs.append(weakref.ref(first))
+
+    def _note_live(self, gap: _Gap) -> None:
+        if gap.blind == 1:
+            paths = [norm.path for norm in self.norms if norm.module.training and norm.moves]
+            self.live = (paths or [path for path, one in self.dropouts if one.training])[:_MOST_PATHS]
+
+    def _note_batch(self, gap: _Gap, first: Tensor | None) -> None:
+        """Has this batch been through the model since the last step? Only where statistics move."""
+        if first is None or not any(norm.module.training and norm.moves for norm in self.norms):
+            return
+        version = 0 if first.is_inference() else first._version
+        if any(known() is first and version == at for known, at in self._batches):
+            gap.repeated = True
+        elif len(self._batches) < 8:
+            self._batches.append((weakref.ref(first), version))
+            if self.observed:
+                self.prints.add(first)
+
+    def _live(self) -> bool:
+        """Is anything in train mode that makes a difference?"""
+        norms, dropouts = self.norms, self.dropouts
+        return any(one.module.training for one in norms) or any(one.training for _, one in dropouts)
+
+    def _close(self, gap: _Gap) -> None:
+        self._earlier_inputs, self._blind_inputs = self._blind_inputs or self._earlier_inputs, []
+        if not gap.blind:
+            return
+        self.blind_steps += 1
+        self.blind_forwards += gap.blind
+        if gap.evaluates:
+            self.evaluations += 1
+            self.same += gap.same and not gap.expands
+            self.inference += gap.inference and not gap.expands
+            if self.first_evaluation is None:
+                self.first_evaluation = self.steps
+
+    def _foreign(self) -> bool:
+        """Is this call none of ours: while compiling, paused, or in another thread (DataParallel)?"""
+        if torch.compiler.is_compiling() or self.paused:
+            return True
+        current = threading.get_ident()
+        if self._thread is None:
+            self._thread = current
+        return self._thread != current
+
+
+def _expands(args: tuple[Any, ...], output: Any) -> bool:
+    """Does a forward make more of its input, as a generator makes an image of noise?"""
+    given = next((one for one in args if isinstance(one, Tensor)), None)
+    if given is None or not isinstance(output, Tensor) or not given.is_floating_point():
+        return False
+    if output.numel() <= given.numel() or output.dim() < 2:
+        return False
+    return given.dim() == 2 or output.shape[-1] > given.shape[-1]
+
+
+class _Penalized:
+    """On the output of a BatchNorm: notes a backward that builds a graph of its own."""
+
+    def __init__(self, found: set[int], place: int) -> None:
+        self.found = found
+        self.place = place
+
+    def __call__(self, gradient: Tensor) -> None:
+        if torch.is_grad_enabled() and gradient.requires_grad:
+            self.found.add(self.place)
+
+
+class _Hook:
+    """A forward hook that stays behind when its module is copied or pickled."""
+
+    def __init__(self, call: Callable[..., None], *first: Any) -> None:
+        self.call = call
+        self.first = first
+
+    def __call__(self, module: nn.Module, *args: Any) -> None:
+        self.call(*self.first, module, *args)
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return _nothing
+
+    def __reduce__(self) -> Any:
+        return (_remains, ())
