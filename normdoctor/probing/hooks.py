@@ -24,7 +24,8 @@ class Collector(Protocol):
 
     `need` names its figures among the measurements, as rules ask for them. A collector must start no
     transfer to the host before it is read: `tensors` hands over what it has, `read` gets the same on the
-    host, as float64, and returns plain data by site.
+    host, as float64, and returns plain data by site. `kinds`, where a collector has them, are calls that it
+    is shown besides those of its roles.
     """
 
     need: str
@@ -76,6 +77,7 @@ class Observer:
         for collector in collectors:
             for role in collector.roles:
                 self._wanted.setdefault(role, []).append(collector)
+        self._for: dict[tuple[str, str], list[Collector]] = {}
 
     def attach(self) -> None:
         """Put the hooks on."""
@@ -128,7 +130,9 @@ class Observer:
     def call(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one call of torch and show it to the collectors of its role."""
         kind, role = self._classify(function)
-        wanted = self._wanted.get(role)
+        wanted = self._for.get((kind, role))
+        if wanted is None:
+            wanted = self._for[kind, role] = self._who_wants(kind, role)
         if not wanted or not self._stack:
             return self._noted(kind, function(*args, **kwargs))
         kind = _kind(kind, args, kwargs)
@@ -147,6 +151,10 @@ class Observer:
                 for collector, noted in zip(wanted, before, strict=True):
                     collector.after(call, noted)
         return result
+
+    def _who_wants(self, kind: str, role: str) -> list[Collector]:
+        asked = self._wanted.get(role, [])
+        return [one for one in self.collectors if one in asked or kind in getattr(one, "kinds", ())]
 
     def _noted(self, kind: str, result: Any) -> Any:
         if isinstance(result, Tensor):

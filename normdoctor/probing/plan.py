@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from normdoctor.probing.attention import AttentionCollector
 from normdoctor.probing.finite import FiniteCollector
 from normdoctor.probing.hooks import Collector
 from normdoctor.probing.loader import LastBatch
@@ -16,6 +17,7 @@ COLLECTORS: dict[str, Callable[[int | None], Collector]] = {
     UnitCollector.need: UnitCollector,
     NormCollector.need: NormCollector,
     FiniteCollector.need: FiniteCollector,
+    AttentionCollector.need: AttentionCollector,
 }
 
 
