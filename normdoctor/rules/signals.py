@@ -55,6 +55,29 @@ class Signals:
         """What was measured of the output of a node."""
         return self._at.get(node.index)
 
+    def layer(self, site: Site) -> str:
+        """The path of the layer that a function acts on, or whose weights it reads; empty for a module."""
+        node = self.node(site)
+        if node is None or node.module is not None:
+            return ""
+        before = self.sources(site)
+        if before and before[0].role == "norm_input":
+            before = self.sources(before[0])
+        for one in [node, *(found for source in before if (found := self.node(source)))]:
+            if one.module is not None:
+                return one.module
+            if names := [name for name in one.parameters if name in self.graph.parameters]:
+                return self.graph.parameters[names[0]].module
+        return ""
+
+    def named(self, site: Site) -> str:
+        """A site in the words of a message: ``relu in {modules} (behind `conv1`)`` for a function."""
+        layer, text = self.layer(site), site.named(self.graph)
+        node = self.node(site)
+        if not layer or node is None or layer == self.graph.label(node):
+            return text
+        return f"{text} ({'with the weights of' if node.parameters else 'behind'} `{layer}`)"
+
     def sources(self, site: Site) -> list[Site]:
         """The nearest sites upstream, whose values `site` is computed from."""
         node = self.node(site)

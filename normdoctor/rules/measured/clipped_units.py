@@ -83,21 +83,21 @@ class ClippedUnits(base.Rule):
             if len(units) <= self.options.units * site.units or len(saturated_units(site)) > site.units / 4:
                 continue
             if signals.hidden(site) and signals.stirred(site) and not signals.gate(site):
-                yield self._finding(graph, site, units)
+                yield self._finding(signals, site, units)
 
     def _clipped(self, site: Site) -> list[int]:
         shares = zip(site.figures["high"], site.figures["active"], strict=True)
         return [unit for unit, (high, active) in enumerate(shares) if high > self.options.clipped * active]
 
-    def _finding(self, graph: Graph, site: Site, units: list[int]) -> Finding:
+    def _finding(self, signals: Signals, site: Site, units: list[int]) -> Finding:
         high, active = site.figures["high"], site.figures["active"]
         share = sum(high) / max(sum(active), 1e-9)
         return self.finding(
-            graph,
-            f"{len(units)} of {site.units} units of {site.named(graph)} are clipped: {share:.0%} of the "
+            signals.graph,
+            f"{len(units)} of {site.units} units of {signals.named(site)} are clipped: {share:.0%} of the "
             f"values above zero are at the upper bound {site.figures['maximum']:.3g} "
             f"({site.observations} observations over {site.of_batches})",
-            node=site.node(graph),
+            node=signals.node(site),
             module=site.module,
             evidence={
                 "units": site.units,

@@ -8,7 +8,7 @@ from normdoctor.facts import Node
 from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules import base
-from normdoctor.rules.signals import GATES, Signals, lively, still
+from normdoctor.rules.signals import GATES, Signals, still
 from normdoctor.rules.sites import Site
 
 
@@ -105,18 +105,18 @@ class ConstantGate(base.Rule):
             if site.kind not in GATES or site.observations < self.options.observations or not still(site):
                 continue
             node = signals.node(site)
-            if node is None or _over_one(node) or not any(lively(one) for one in signals.sources(site)):
+            if node is None or _over_one(node) or all(still(one) for one in signals.sources(site)):
                 continue
             if signals.gate(site):
-                yield self._finding(graph, site, node)
+                yield self._finding(signals, site, node)
 
-    def _finding(self, graph: Graph, site: Site, node: Node) -> Finding:
+    def _finding(self, signals: Signals, site: Site, node: Node) -> Finding:
         value = site.figures["mean"]
         apart = site.figures["maximum"] - site.figures["minimum"] > 1e-6 * abs(value)
         amount = "one constant for each unit" if apart else f"{value:.4g}"
         return self.finding(
-            graph,
-            f"the gate {site.named(graph)} was {amount} in all of {site.observations} observations over "
+            signals.graph,
+            f"the gate {signals.named(site)} was {amount} in all of {site.observations} observations over "
             f"{site.of_batches}, although its input varies",
             node=node,
             module=site.module,

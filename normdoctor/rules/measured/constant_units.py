@@ -89,16 +89,16 @@ class ConstantUnits(base.Rule):
                 if still(site) and site.role == "linear" and not _chained(signals, site):
                     continue
                 if not any(passes_dead(signals, reader) for reader in readers.get(site.name, ())):
-                    yield self._finding(graph, site, sorted(units))
+                    yield self._finding(signals, site, sorted(units))
 
-    def _finding(self, graph: Graph, site: Site, units: list[int]) -> Finding:
+    def _finding(self, signals: Signals, site: Site, units: list[int]) -> Finding:
         value = site.figures["unit_mean"][units[0]]
         return self.finding(
-            graph,
-            f"{len(units)} of {site.units} units of {site.named(graph)} have the same value in all of "
+            signals.graph,
+            f"{len(units)} of {site.units} units of {signals.named(site)} have the same value in all of "
             f"{site.observations} observations over {site.of_batches} (unit {units[0]}: {value:.3g}), "
             "although the input varies",
-            node=site.node(graph),
+            node=signals.node(site),
             module=site.module,
             evidence={
                 "units": site.units,

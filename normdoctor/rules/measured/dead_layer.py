@@ -78,15 +78,15 @@ class DeadLayer(base.Rule):
         signals = Signals(graph)
         for site in signals.of_role("activation"):
             if site.units * site.observations >= self.options.values and passes_dead(signals, site):
-                yield self._finding(graph, site)
+                yield self._finding(signals, site)
 
-    def _finding(self, graph: Graph, site: Site) -> Finding:
+    def _finding(self, signals: Signals, site: Site) -> Finding:
         n = site.units * site.observations
         return self.finding(
-            graph,
-            f"none of the {site.units} units of {site.named(graph)} was active in {site.observations} "
+            signals.graph,
+            f"none of the {site.units} units of {signals.named(site)} was active in {site.observations} "
             f"observations of each over {site.of_batches} (rate below {3 / n:.2g} at 95 %)",
-            node=site.node(graph),
+            node=signals.node(site),
             module=site.module,
             severity=Severity.WARNING if site.synthetic else Severity.ERROR,
             evidence={

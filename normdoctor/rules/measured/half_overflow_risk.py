@@ -79,20 +79,20 @@ class HalfOverflowRisk(base.Rule):
         limit = self.options.share * LARGEST
         large = [site for site in signals.sites if magnitude(site) > limit and self._judged(site)]
         for site in signals.first(large):
-            yield self._finding(graph, site)
+            yield self._finding(signals, site)
 
     def _judged(self, site: Site) -> bool:
         return site.figures["dtype"] in ("float16", "float32") or self.options.asked
 
-    def _finding(self, graph: Graph, site: Site) -> Finding:
+    def _finding(self, signals: Signals, site: Site) -> Finding:
         most, dtype = magnitude(site), site.figures["dtype"]
         half = dtype == "float16"
         tail = "" if half else f"; in {dtype} that is no harm, in float16 it may overflow"
         return self.finding(
-            graph,
-            f"values of {site.named(graph)} reach {most:.4g}, {most / LARGEST:.0%} of the range of float16 "
+            signals.graph,
+            f"values of {signals.named(site)} reach {most:.4g}, {most / LARGEST:.0%} of the range of float16 "
             f"(over {site.of_batches}){tail}",
-            node=site.node(graph),
+            node=signals.node(site),
             module=site.module,
             severity=Severity.WARNING if half or self.options.asked else Severity.INFO,
             evidence={

@@ -82,9 +82,9 @@ class MassiveActivation(base.Rule):
             most, usual = magnitude(site), _usual(site)
             yield self.finding(
                 graph,
-                f"values of {site.named(graph)} reach {most:.4g}, {most / usual:.3g} times the usual "
+                f"values of {signals.named(site)} reach {most:.4g}, {most / usual:.3g} times the usual "
                 f"{usual:.3g} (over {site.of_batches})",
-                node=site.node(graph),
+                node=signals.node(site),
                 module=site.module,
                 evidence={
                     "magnitude": most,

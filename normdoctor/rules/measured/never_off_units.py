@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules import base
-from normdoctor.rules.signals import Signals
+from normdoctor.rules.signals import Signals, still
 from normdoctor.rules.sites import RELUS
 
 
@@ -81,13 +81,13 @@ class NeverOffUnits(base.Rule):
             if count <= self.options.share * site.units or signals.gate(site):
                 continue
             learned = [one for one in signals.sources(site) if one.role in ("linear", "norm", "norm_input")]
-            if learned and signals.stirred(site):
+            if any(not still(one) for one in learned):
                 yield self.finding(
                     graph,
-                    f"{count} of {site.units} units of {site.named(graph)} were above zero in all of "
+                    f"{count} of {site.units} units of {signals.named(site)} were above zero in all of "
                     f"{site.observations} observations over {site.of_batches}: it does nothing, the layers "
                     "around it are linear",
-                    node=site.node(graph),
+                    node=signals.node(site),
                     module=site.module,
                     evidence={
                         "units": site.units,

@@ -85,16 +85,18 @@ class OffCentreInput(base.Rule):
             ratios = _by_channel(taken) if each else _overall(taken)
             far = [ratio for ratio in ratios if ratio > self.options.ratio]
             if len(far) > self.options.channels * len(ratios):
-                yield self._finding(graph, site, taken, ratios, each=each)
+                yield self._finding(signals, site, taken, ratios, each=each)
 
-    def _finding(self, graph: Graph, site: Site, taken: Site, ratios: list[float], *, each: bool) -> Finding:
+    def _finding(
+        self, signals: Signals, site: Site, taken: Site, ratios: list[float], *, each: bool
+    ) -> Finding:
         far = sum(ratio > self.options.ratio for ratio in ratios)
         where = f" in {far} of {taken.units} channels" if each else ""
         return self.finding(
-            graph,
-            f"what {site.named(graph)} takes is far from zero: abs(mean)/std is up to {max(ratios):.3g}"
+            signals.graph,
+            f"what {signals.named(site)} takes is far from zero: abs(mean)/std is up to {max(ratios):.3g}"
             f"{where} (over {site.of_batches})",
-            node=site.node(graph),
+            node=signals.node(site),
             module=site.module,
             evidence={
                 "ratio": max(ratios),

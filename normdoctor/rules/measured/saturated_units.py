@@ -94,18 +94,18 @@ class SaturatedUnits(base.Rule):
             if site.units * site.observations < self.options.values or not signals.stirred(site):
                 continue
             if signals.hidden(site) and not signals.gate(site):
-                yield self._finding(graph, site, len(units))
+                yield self._finding(signals, site, len(units))
 
-    def _finding(self, graph: Graph, site: Site, count: int) -> Finding:
+    def _finding(self, signals: Signals, site: Site, count: int) -> Finding:
         share, level = count / site.units, site.figures["level"]
         severe = share > self.options.error and not site.synthetic
         at = _AT.get(site.kind, "at its bounds")
         return self.finding(
-            graph,
-            f"{count} of {site.units} units of {site.named(graph)} ({share:.0%}) are saturated ({at} in more "
-            f"than {self.options.observed:.0%} of {site.observations} observations over {site.of_batches}); "
+            signals.graph,
+            f"{count} of {site.units} units of {signals.named(site)} ({share:.0%}) are saturated ({at} in "
+            f"more than {self.options.observed:.0%} of {site.observations} observations over {site.of_batches}); "
             f"Rakitianskaia-Engelbrecht measure {level:.2f}",
-            node=site.node(graph),
+            node=signals.node(site),
             module=site.module,
             severity=Severity.ERROR if severe else Severity.WARNING,
             evidence={

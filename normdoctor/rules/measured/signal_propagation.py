@@ -32,8 +32,9 @@ class SignalPropagation(base.Rule):
     the first layer where the ratio leaves [1e-3, 1e3] (an error outside [1e-8, 1e8]).
 
     A signal can vanish although the variance stays: biases differ from unit to unit, but no unit differs
-    between samples any more. So the variance between samples, within units, is followed too; it may fall
-    to 1e-6 of the first layer's before this is reported.
+    between samples any more. So the variance between samples, within units, is followed too. A rise is
+    judged by it alone (one large bias is no growth), and it may fall to 1e-6 of the first layer's before that
+    is reported: torch's default initialization of a plain ReLU net takes nine layers for this.
 
     Not judged are values that a norm takes next, the last layer, branches that other values bypass as far
     as they are small (a residual branch that starts near zero), and constant units. With weights from a
@@ -123,8 +124,9 @@ class SignalPropagation(base.Rule):
 
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Judge every layer and activation; report the first that fell and the first that rose."""
-        levels = [level for level in _levels(Signals(graph)) if not self._trusted(graph, level)]
-        high = [level for level in levels if level.ratio > self.options.warning]
+        signals = Signals(graph)
+        levels = [level for level in _levels(signals) if not self._trusted(graph, level)]
+        high = [level for level in levels if level.between > self.options.warning]
         low = [
             level
             for level in levels
@@ -132,28 +134,32 @@ class SignalPropagation(base.Rule):
             and (level.ratio < 1 / self.options.warning or 0 < level.between < self.options.lost)
         ]
         if high:
-            yield self._finding(graph, high[0], max(high, key=lambda level: level.ratio), "rises", len(high))
+            yield self._finding(
+                signals, high[0], max(high, key=lambda level: level.between), "rises", len(high)
+            )
         if low:
-            yield self._finding(graph, low[0], min(low, key=_fallen), "falls", len(low))
+            yield self._finding(signals, low[0], min(low, key=_fallen), "falls", len(low))
 
     def _trusted(self, graph: Graph, level: _Level) -> bool:
         normed = level.reference is None or level.reference.role == "norm"
-        return graph.facts.checkpoint and normed and 1 / self.options.error < level.ratio < self.options.error
+        ratios = level.ratio, level.between
+        wide = all(1 / self.options.error < ratio < self.options.error for ratio in ratios)
+        return graph.facts.checkpoint and normed and wide
 
-    def _finding(self, graph: Graph, first: _Level, worst: _Level, verb: str, count: int) -> Finding:
+    def _finding(self, signals: Signals, first: _Level, worst: _Level, verb: str, count: int) -> Finding:
         site, reference = first.site, first.reference
-        inside = 1 / self.options.warning <= first.ratio <= self.options.warning
+        inside = verb == "rises" or first.ratio >= 1 / self.options.warning
         ratio = first.between if inside else first.ratio
-        extreme = _fallen(worst) if verb == "falls" else worst.ratio
+        extreme = _fallen(worst) if verb == "falls" else worst.between
         severe = not 1 / self.options.error <= extreme <= self.options.error and not site.synthetic
         what = "the variance between samples" if inside else "the variance of activations"
         since = f"that of `{reference.name}`" if reference is not None else "a normalized one"
         deeper = f", and to {extreme:.2g} at `{worst.site.name}`" if count > 1 else ""
         return self.finding(
-            graph,
-            f"{what} {verb} to {ratio:.2g} of {since} at {site.named(graph)}{deeper} "
+            signals.graph,
+            f"{what} {verb} to {ratio:.2g} of {since} at {signals.named(site)}{deeper} "
             f"(over {site.of_batches})",
-            node=site.node(graph),
+            node=signals.node(site),
             module=site.module,
             severity=Severity.ERROR if severe else Severity.WARNING,
             evidence={
