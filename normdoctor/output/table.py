@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-#: Blanks between two columns.
+#: What tabulate puts between two columns.
 GAP = 2
 #: No column is made narrower than this.
 NARROWEST = 6
@@ -27,6 +27,8 @@ def table(
         right: Titles of columns that are right-aligned, and never shortened.
         least: The width below which a column is shortened only if nothing else helps, by title.
     """
+    from tabulate import tabulate  # not for the start of every command
+
     kept = [i for i in range(len(headers)) if any(row[i] for row in rows)]
     names = [headers[i] for i in kept]
     cells = [[row[i] for i in kept] for row in rows]
@@ -36,16 +38,14 @@ def table(
             own if name in right else floor for own, floor, name in zip(widths, floors, names, strict=True)
         ]
         _fit(widths, fixed, width)
-    lines = [names, ["-" * own for own in widths], *cells]
-    return "\n".join(
-        (" " * GAP)
-        .join(
-            (str.rjust if name in right else str.ljust)(shorten(text, own, middle=i == 0), own)
-            for i, (text, own, name) in enumerate(zip(line, widths, names, strict=True))
-        )
-        .rstrip()
-        for line in lines
-    )
+    shortened = [
+        [shorten(text, widths[i], middle=i == 0) for i, text in enumerate(row)] for row in [names, *cells]
+    ]
+    # Headers go in as a row: tabulate would make every column two wider than its header.
+    shortened.insert(1, ["-" * own for own in widths])
+    align = ["right" if name in right else "left" for name in names]
+    text = tabulate(shortened, tablefmt="plain", colalign=align, disable_numparse=True)
+    return "\n".join(line.rstrip() for line in text.splitlines())
 
 
 def _fit(widths: list[int], floors: Sequence[int], width: int) -> None:
