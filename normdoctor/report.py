@@ -11,6 +11,7 @@ import msgspec
 from normdoctor.errors import UsageError, near
 from normdoctor.facts import InputFact
 from normdoctor.findings import Finding, Severity, node_id
+from normdoctor.profile import ProfilePoint
 from normdoctor.suppression import Suppressed
 
 #: The version of `Report.to_dict`. Within one version, keys are only added.
@@ -56,7 +57,7 @@ class TargetSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What was examined: one model, how it was recorded, with which inputs, and its inventory.
 
     `recorded` is `"meta"`, `"fake"`, `"real"`, or `""` where the forward could not be recorded;
-    `norms` counts the norm layers by type.
+    `norms` counts the norm layers by type; `profile` is the signal by depth, where it was measured.
     """
 
     name: str
@@ -66,6 +67,7 @@ class TargetSummary(msgspec.Struct, frozen=True, kw_only=True):
     norms: dict[str, int] = {}
     modules: int = 0
     parameters: int = 0
+    profile: tuple[ProfilePoint, ...] = ()
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,6 +143,18 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return {
             key: counted[key] for key in ("failed", "noted", "passed", "skipped", "error") if counted[key]
         }
+
+    def profile(self) -> list[dict[str, Any]]:
+        """Mean, variance and gradient RMS by depth, as plain data; empty where nothing was measured.
+
+        One entry for each layer, norm and activation of each target, in the order of execution; its keys
+        are `target` and the fields of `normdoctor.profile.ProfilePoint`.
+        """
+        return [
+            {"target": target.name, **msgspec.structs.asdict(point)}
+            for target in self.targets
+            for point in target.profile
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, in the layout of `SCHEMA_VERSION`."""

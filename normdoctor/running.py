@@ -21,6 +21,7 @@ from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.grouping import group, order
 from normdoctor.idle import idle_comments
+from normdoctor.profile import profile_of
 from normdoctor.report import NO_DATA, Problem, Report, RuleResult, TargetSummary, at_least
 from normdoctor.rules.base import Rule
 from normdoctor.rules.runs import Crash, Run, RunRule, Unrecorded
@@ -320,6 +321,7 @@ def _summary(facts: Facts) -> TargetSummary:
         norms=count_norms(facts),
         modules=len(facts.modules),
         parameters=count_parameters(facts),
+        profile=profile_of(facts),
     )
 
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from normdoctor.findings import Applicability, Finding, Fix
 from normdoctor.output import Format
 from normdoctor.output.excerpt import excerpt
+from normdoctor.output.profile import chart
 from normdoctor.output.summary import LOOKS, epilogue, preamble
 from normdoctor.rules import find_rule
 
 if TYPE_CHECKING:
     from normdoctor.output.style import Style
-    from normdoctor.report import Report
+    from normdoctor.report import Report, TargetSummary
 
 #: Module paths beyond these are counted.
 MAX_MODULES = 5
@@ -24,16 +25,24 @@ APPLICABILITY = {
 
 
 def render(report: Report, style: Style) -> str:
-    """Write notes, a block for each finding, and the coverage."""
+    """Write notes, a block for each finding, with -v the signal by depth, and the coverage."""
     several = len(report.targets) > 1
     parts = ["\n".join(block(finding, style, several=several)) for finding in report.findings]
     notes = preamble(report, style)
+    if style.verbosity > 0:
+        parts += [text for target in report.targets if (text := _profile(target, style, several=several))]
     closing = epilogue(report, style)
     if notes:
         parts.insert(0, "\n".join(notes))
     if closing:
         parts.append("\n".join(closing))
     return "\n\n".join(parts) + "\n" if parts else ""
+
+
+def _profile(target: TargetSummary, style: Style, *, several: bool) -> str:
+    title = f"signal by depth{f' of {style.clean(target.name)}' if several else ''}:"
+    text = chart(target.profile, style)
+    return f"{style.paint(title, 'bold')}\n{text}" if text else ""
 
 
 def block(finding: Finding, style: Style, *, several: bool = False) -> list[str]:
