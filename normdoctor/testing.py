@@ -245,6 +245,8 @@ def check_source(source: str, **settings: Any) -> Report:
     """Check a model file that is given as text, with its `loss`, `labels`, `data` and `reference`."""
     from normdoctor import doctor
 
+    if re.search(r"^def train\(watch\)", source, re.MULTILINE):
+        return _watched(source, settings.get("min_confidence", "medium"))
     given = re.findall(r"^(?:def )?(loss|labels|data|reference)\b(?: = |\()", source, re.MULTILINE)
     if given:
         values: dict[str, Any] = {"__name__": "model"}
@@ -255,6 +257,25 @@ def check_source(source: str, **settings: Any) -> Report:
         path = Path(folder) / "model.py"
         path.write_text(source, encoding="utf-8")
         return doctor.check(str(path), **settings)
+
+
+def _watched(source: str, min_confidence: str) -> Report:
+    """Run the `train(watch)` of a file around its `model`, and take the report of the watch."""
+    import torch
+
+    import normdoctor
+    from normdoctor.loading.origins import record_origins
+
+    with tempfile.TemporaryDirectory(prefix="normdoctor-") as folder, torch.random.fork_rng(devices=[]):
+        path = Path(folder) / "model.py"
+        path.write_text(source, encoding="utf-8")
+        values: dict[str, Any] = {"__name__": "model", "__file__": str(path)}
+        torch.manual_seed(0)
+        with record_origins() as origins:
+            exec(compile(source, str(path), "exec"), values)
+        with normdoctor.watch(values["model"], every=1, on_finding="ignore", origins=origins) as watch:
+            values["train"](watch)
+        return watch.report(min_confidence=min_confidence)
 
 
 def marked_lines(source: str, code: str) -> list[int]:

@@ -17,7 +17,7 @@ CONSEQUENCES: Mapping[str, frozenset[str]] = {
     "ND602": frozenset("ND601 ND603 ND605 ND606 ND607 ND801 ND803 ND805".split()),
     "ND603": frozenset({"ND801"}),
     "ND802": frozenset({"ND804", "ND609", "ND610"}),
-    "ND801": frozenset({"ND804"}),
+    "ND801": frozenset({"ND804", "ND805"}),
     "ND806": frozenset({"ND803", "ND801"}),
     "ND710": frozenset({"ND703"}),
     "ND706": frozenset({"ND703"}),

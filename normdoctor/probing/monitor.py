@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from normdoctor.errors import UsageError, kind_of
 from normdoctor.facts import Facts
 from normdoctor.findings import Finding, Severity
+from normdoctor.loading.origins import Origins
 from normdoctor.loading.wrappers import unwrapped
 from normdoctor.probing.eager import eager
 from normdoctor.probing.gradients import GradientCollector
@@ -55,6 +56,7 @@ def watch(
     every: int = 50,
     budget: int | None = BUDGET,
     on_finding: OnFinding = "warn",
+    origins: Origins | None = None,
 ) -> Watch:
     """Watch `model` in the `with` block that follows; call `step()` on the result after each step.
 
@@ -76,6 +78,7 @@ def watch(
         budget: How many values of an activation are read in one forward; None reads all.
         on_finding: What to do with a finding while the training runs: `"warn"`, `"stop"` (raise
             `StoppedError`), `"ignore"`, or a callable that gets it. A finding counts once it was confirmed.
+        origins: Where modules were built, where that was recorded; otherwise the source is searched.
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"expected a module to watch, found {type(model).__name__}")
@@ -87,7 +90,9 @@ def watch(
         raise UsageError(f"budget counts values and is at least 1, or None; got {budget!r}")
     if on_finding not in ("warn", "stop", "ignore") and not callable(on_finding):
         raise UsageError(f"on_finding is 'warn', 'stop', 'ignore' or a callable; got {on_finding!r}")
-    return Watch(model, optimizer, every, budget, on_finding)
+    found = Watch(model, optimizer, every, budget, on_finding)
+    found.facts_of.origins = origins
+    return found
 
 
 class Watch:
@@ -111,9 +116,9 @@ class Watch:
         self.observed = 0
         self._on_finding = on_finding
         self._observer = self._new_observer()
-        self._facts_of = WatchedFacts(self.model, optimizer)
+        self.facts_of = WatchedFacts(self.model, optimizer)
         self._gradients = GradientCollector(self.model)
-        self._modes = ModeTracker(self.model, model, self._facts_of.note_inputs)
+        self._modes = ModeTracker(self.model, model, self.facts_of.note_inputs)
         self._losses = Losses()
         self._alerts = Alerts()
         self._judgement: Judgement | None = None
@@ -183,9 +188,11 @@ class Watch:
         measurements = self.measurements()
         attached = self._attached
         self._suspend(off=True)
+        eager.enter(self.facts_of)
         try:
-            facts = self._facts_of.recorded()
+            facts = self.facts_of.recorded()
         finally:
+            eager.leave(self.facts_of)
             self._suspend(off=False, attached=attached)
         return self._checked(facts, measurements, min_confidence)
 
@@ -264,7 +271,7 @@ class Watch:
     def _judge(self) -> None:
         """Begin to judge what was measured so far; nothing is observed until that is done."""
         transfer = Transfer(self._tensors())
-        facts, full = self._facts_of.plain(), self._observer.forwards >= WINDOW
+        facts, full = self.facts_of.plain(), self._observer.forwards >= WINDOW
 
         def judge(arrived: Transfer) -> Sequence[Finding]:
             measurements = self._read(arrived.wait())

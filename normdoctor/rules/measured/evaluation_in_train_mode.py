@@ -1,0 +1,124 @@
+"""ND710: evaluation-in-train-mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from normdoctor.findings import Finding, Severity
+from normdoctor.graph import Graph
+from normdoctor.rules import base
+from normdoctor.rules.training import live_evaluations, modes, norm_modes, origin_of, spread_over
+
+
+class EvaluationInTrainMode(base.Rule):
+    """The model is evaluated while BatchNorm or dropout is in train mode.
+
+    ## What it does
+    Follows the modes of a watched training and says so when the model runs without gradients in train
+    mode: between few steps only, under `torch.inference_mode`, or on the same tensors again and again.
+
+    What runs without gradients between most steps is a part of the training (the generator of a GAN, a
+    teacher, pseudo-labels) and silent, as are `torch.optim.swa_utils.update_bn` and other recalibrations
+    (the momentum is changed, or an evaluation in eval mode follows), dropout that is switched on by
+    itself in a model in eval mode, and single samples of a generator.
+
+    ## Why is this bad?
+    BatchNorm normalizes each evaluation batch by itself, so that scores depend on how it was put together,
+    and takes the evaluation data into its running statistics. Dropout makes the scores random and low.
+
+    ## Example
+    ```python bad
+    import torch
+    from torch import nn
+
+    model = nn.Sequential(
+        nn.Linear(8, 16, bias=False),
+        nn.BatchNorm1d(16),  # ND710
+        nn.ReLU(),
+        nn.Linear(16, 2),
+    )
+
+
+    def train(watch):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(3):
+            model.train()
+            for _ in range(4):
+                x = torch.randn(32, 8)
+                loss = nn.functional.cross_entropy(model(x), (x.sum(1) > 0).long())
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                watch.step(loss)
+            with torch.no_grad():
+                for _ in range(3):
+                    model(torch.randn(32, 8)).argmax(1)
+    ```
+
+    ```python good
+    import torch
+    from torch import nn
+
+    model = nn.Sequential(nn.Linear(8, 16, bias=False), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2))
+
+
+    def train(watch):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(3):
+            model.train()
+            for _ in range(4):
+                x = torch.randn(32, 8)
+                loss = nn.functional.cross_entropy(model(x), (x.sum(1) > 0).long())
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                watch.step(loss)
+            model.eval()
+            with torch.no_grad():
+                for _ in range(3):
+                    model(torch.randn(32, 8)).argmax(1)
+    ```
+
+    ## When to ignore
+    When running statistics are computed anew by forwards in train mode and nothing is scored.
+
+    ## References
+    - PyTorch documentation, torch.nn.Module.eval; torch.optim.swa_utils.update_bn
+    - pliang279/MultiBench issue 26: `model.train()` in front of the validation loop.
+    """
+
+    code = "ND710"
+    name = "evaluation-in-train-mode"
+    category = "measured"
+    severity = Severity.WARNING
+    requires = frozenset[str]()
+    needs = frozenset({"modes"})
+
+    def check(self, graph: Graph) -> Iterator[Finding]:
+        """Judge what ran without gradients between the steps."""
+        run = modes(graph)
+        evaluations = live_evaluations(graph)
+        if run is None or not evaluations:
+            return
+        norms = {figures["module"] for figures in norm_modes(graph)}
+        live = run["live"] or [""]
+        what = "moves its running statistics" if live[0] in norms else "drops values"
+        first = run["first_evaluation"]
+        since = f", first before step {first}" if first is not None else ""
+        finding = self.finding(
+            graph,
+            f"the model was evaluated in train mode ({run['blind_forwards']} forwards without gradients in "
+            f"{evaluations} {'place' if evaluations == 1 else 'places'} between {run['steps']} "
+            f"steps{since}): {{modules}} {what} in it",
+            module=live[0],
+            location=origin_of(graph, live[0]),
+            evidence={
+                "evaluations": evaluations,
+                "forwards": run["blind_forwards"],
+                "steps": run["steps"],
+                "first_step": first,
+                "layers": len(live),
+            },
+            help="Call model.eval() before an evaluation, and model.train() after it.",
+        )
+        yield spread_over(finding, live)

@@ -1,0 +1,121 @@
+"""ND806: half-gradient-underflow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import median
+
+from normdoctor.findings import Finding, Severity
+from normdoctor.graph import Graph
+from normdoctor.rules import base
+from normdoctor.rules.training import Trained, place_of, spread_over, trained
+
+
+class HalfGradientUnderflow(base.Rule):
+    """Gradients that fp16 rounds to zero.
+
+    ## What it does
+    Looks, in a watched training in fp16, at up to 1024 entries of each layer's gradient. Says so where in
+    three looks or more most of them are zero, and most of the others are below 6.1e-5, the least normal
+    number of fp16, and whole multiples of 6.0e-8, its least positive one: they were rounded to that grid, and
+    the zeros were rounded away. Zeros of other causes (dead units, rows of a table that were not used)
+    stand beside gradients of any size and are not meant.
+
+    ## Why is this bad?
+    What is below 3e-8 is lost. In fp32 those entries would not be zero.
+
+    ## Example
+    ```python bad
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(8, 16),  # ND806
+        nn.Tanh(),
+        nn.Linear(16, 2),
+    )
+
+
+    def train(watch):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(8):
+            x = torch.randn(32, 8)
+            with torch.autocast("cpu", dtype=torch.float16):
+                output = model(x)
+            loss = 2e-6 * output.float().pow(2).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            watch.step(loss)
+    ```
+
+    ```python good
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 2))
+
+
+    def train(watch):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        scaler = torch.amp.GradScaler("cpu")
+        for _ in range(8):
+            x = torch.randn(32, 8)
+            with torch.autocast("cpu", dtype=torch.float16):
+                output = model(x)
+            loss = 2e-6 * output.float().pow(2).mean()
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            watch.step(loss)
+    ```
+
+    ## When to ignore
+    Never with fp16: scale the loss.
+
+    ## References
+    - Micikevicius et al., Mixed Precision Training, https://arxiv.org/abs/1710.03740 (loss scaling)
+    """
+
+    code = "ND806"
+    name = "half-gradient-underflow"
+    category = "measured"
+    severity = Severity.WARNING
+    requires = frozenset[str]()
+    needs = frozenset({"gradients"})
+
+    class Options(base.RuleOptions, frozen=True, kw_only=True):
+        """Shares of zeros, and of numbers on the grid among the others; the least evidence."""
+
+        zeros: float = 0.5
+        grid: float = 0.5
+        looks: int = 3
+
+    def check(self, graph: Graph) -> Iterator[Finding]:
+        """Judge the weights of all layers."""
+        for one in trained(graph):
+            shares = one.figures.get("zeros")
+            if not one.is_matrix or not shares:
+                continue
+            pairs = zip(shares, one.figures["grid"], strict=True)
+            known = [(zeros, grid) for zeros, grid in pairs if zeros is not None and grid is not None]
+            if len(known) < self.options.looks:
+                continue
+            zeros, grid = (median(values) for values in zip(*known, strict=True))
+            if self.options.zeros < zeros < 1 and grid > self.options.grid:
+                yield self._finding(graph, one, zeros, grid)
+
+    def _finding(self, graph: Graph, one: Trained, zeros: float, grid: float) -> Finding:
+        finding = self.finding(
+            graph,
+            f"{zeros:.0%} of the gradient of {{modules}} are zero and {grid:.0%} of the rest are among the "
+            "smallest numbers of fp16: the others were rounded to zero",
+            module=one.module,
+            location=place_of(graph, one),
+            evidence={"zeros": zeros, "grid": grid, "looks": one.looks, "parameter": one.name},
+            help="Scale the loss with torch.amp.GradScaler, or use bfloat16.",
+        )
+        return spread_over(finding, [one.module])

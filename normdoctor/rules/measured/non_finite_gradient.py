@@ -1,0 +1,134 @@
+"""ND807: non-finite-gradient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from normdoctor.findings import Finding, Severity
+from normdoctor.graph import Graph
+from normdoctor.rules import base
+from normdoctor.rules.training import Trained, place_of, trained
+
+
+class NonFiniteGradient(base.Rule):
+    """NaN or infinity in a gradient that the optimizer stepped with.
+
+    ## What it does
+    Looks, in a watched training, for NaN and infinity in all gradients as the optimizer gets them, and names
+    the layer nearest to the output that has one: the backward met the fault right behind it. A step that
+    `torch.amp.GradScaler` leaves out because of an overflow is none.
+
+    ## Why is this bad?
+    One such step makes the weights NaN, and everything after it.
+
+    ## Example
+    The standard deviation of equal values is zero, where the slope of its square root is infinite:
+
+    ```python bad
+    import torch
+    from torch import nn
+
+
+    class WithDeviation(nn.Module):
+        def forward(self, x):
+            return torch.cat([x, x.var(1, keepdim=True).sqrt()], dim=1)
+
+
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(8, 16, bias=False),  # ND807
+        WithDeviation(),
+        nn.Linear(17, 2),
+    )
+
+
+    def train(watch):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        x = torch.randn(32, 8)
+        x[0] = 0.0  # padding
+        loss = nn.functional.cross_entropy(model(x), torch.randint(2, (32,)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        watch.step(loss)
+    ```
+
+    ```python good
+    import torch
+    from torch import nn
+
+
+    class WithDeviation(nn.Module):
+        def forward(self, x):
+            return torch.cat([x, (x.var(1, keepdim=True) + 1e-6).sqrt()], dim=1)
+
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16, bias=False), WithDeviation(), nn.Linear(17, 2))
+
+
+    def train(watch):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        x = torch.randn(32, 8)
+        x[0] = 0.0  # padding
+        loss = nn.functional.cross_entropy(model(x), torch.randint(2, (32,)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        watch.step(loss)
+    ```
+
+    ## When to ignore
+    When the training clears such gradients itself before they do harm, after the optimizer's hooks.
+
+    ## References
+    - PyTorch documentation, Autograd mechanics: gradients for non-differentiable functions.
+    """
+
+    code = "ND807"
+    name = "non-finite-gradient"
+    category = "measured"
+    severity = Severity.ERROR
+    requires = frozenset[str]()
+    needs = frozenset({"gradients"})
+
+    def check(self, graph: Graph) -> Iterator[Finding]:
+        """Find the first look with such gradients, and the layer where they begin."""
+        parameters = trained(graph)
+        for look, row in enumerate(zip(*(one.figures["norms"] for one in parameters), strict=True)):
+            bad = [one for one, norm in zip(parameters, row, strict=True) if _bad(norm)]
+            if bad:
+                some = sum(norm is not None for norm in row)
+                yield self._finding(graph, bad, look, some)
+                return
+
+    def _finding(self, graph: Graph, bad: list[Trained], look: int, some: int) -> Finding:
+        nearest = bad[-1]
+        step = nearest.figures["steps"][look]
+        everywhere = len(bad) == some
+        told = (
+            f"the gradients of all {some} parameters are not finite"
+            if everywhere
+            else f"the gradient of `{nearest.name}` is not finite, as those of {len(bad) - 1} parameters "
+            f"before it are, and those of {some - len(bad)} behind it are finite"
+        )
+        norm = nearest.figures["norms"][look]
+        return self.finding(
+            graph,
+            f"{told} (step {step + 1})" + (": the loss itself may not be" if everywhere else ""),
+            module=nearest.module,
+            location=place_of(graph, nearest),
+            evidence={
+                "step": step + 1,
+                "parameters": len(bad),
+                "of": some,
+                "value": "nan" if math.isnan(norm) else "inf",
+                "first": nearest.name,
+            },
+            help="Look at what stands behind this layer: a square root, a division or a logarithm at zero.",
+        )
+
+
+def _bad(norm: float | None) -> bool:
+    return norm is not None and not math.isfinite(norm)

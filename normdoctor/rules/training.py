@@ -1,0 +1,145 @@
+"""What was measured of a training, as rules ask for it: gradients, updates and modes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from msgspec.structs import replace
+
+from normdoctor.facts import Location
+from normdoctor.findings import Finding, Site
+from normdoctor.graph import Graph
+
+#: An evaluation runs between few steps; what runs without gradients between more of them is a part of the
+#: training itself: the generator of a GAN, a teacher, pseudo-labels.
+OFTEN = 0.6
+#: The fewest steps of a run that tell what is usual in it.
+FEWEST_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A parameter and what was measured of it; `figures` are those of `normdoctor.probing`."""
+
+    name: str
+    figures: dict[str, Any]
+
+    @property
+    def module(self) -> str:
+        """The path of the module that owns it."""
+        return str(self.figures["module"])
+
+    @property
+    def elements(self) -> int:
+        """How many entries it has."""
+        return int(self.figures["elements"])
+
+    @property
+    def looks(self) -> int:
+        """At how many steps it was looked at."""
+        return int(self.figures["looks"])
+
+    @property
+    def is_matrix(self) -> bool:
+        """Is it the weight of a layer: two axes or more, no table of an embedding, no token or position?"""
+        shape, owner = self.figures["shape"], str(self.figures["owner"])
+        return len(shape) >= 2 and shape[0] > 1 and self.elements > 1 and not owner.startswith("Embedding")
+
+    @property
+    def trains(self) -> bool:
+        """Does it require gradients, and does an optimizer step with it, as far as that is known?"""
+        return bool(self.figures["trainable"]) and self.figures.get("optimized") is not False
+
+    def rms(self) -> list[float | None]:
+        """The root mean square of its gradient at the last looks; None where it had none."""
+        root = math.sqrt(max(self.elements, 1))
+        return [None if norm is None else norm / root for norm in self.figures["norms"]]
+
+
+def trained(graph: Graph, need: str = "gradients") -> list[Trained]:
+    """Every parameter, from the input to the output as far as the backward told their order."""
+    found = [Trained(name, figures) for name, figures in _measured(graph, need).items()]
+    known = [one for one in found if one.figures["place"] is not None]
+    known.sort(key=lambda one: one.figures["place"])
+    return known + [one for one in found if one.figures["place"] is None]
+
+
+def matrices(graph: Graph, least: int) -> list[Trained]:
+    """The weights of layers that had a gradient at `least` looks or more, from the input to the output."""
+    return [one for one in trained(graph) if one.trains and one.is_matrix and one.figures["seen"] >= least]
+
+
+def relative_rms(weights: Sequence[Trained]) -> list[tuple[list[float], float]]:
+    """For each look that holds numbers: gradient RMS of each weight, and the median of those above zero.
+
+    A weight without a gradient at that look counts as NaN.
+    """
+    looks = []
+    for row in zip(*(one.rms() for one in weights), strict=True):
+        values = [math.nan if value is None else value for value in row]
+        finite = [value for value in values if value > 0 and math.isfinite(value)]
+        if finite and not any(math.isinf(value) for value in values):
+            looks.append((values, median(finite)))
+    return looks
+
+
+def place_of(graph: Graph, one: Trained) -> Location | None:
+    """Where a parameter, or the module that owns it, was built; that of a module around it otherwise."""
+    known = graph.parameters.get(one.name)
+    module = graph.modules.get(one.module)
+    if module is not None and module.leaf and module.origin is not None:
+        return module.origin
+    if known is not None and known.origin is not None:
+        return known.origin
+    return origin_of(graph, one.module)
+
+
+def origin_of(graph: Graph, path: str) -> Location | None:
+    """Where a module was built, or else the nearest module around it."""
+    while True:
+        module = graph.modules.get(path)
+        if module is not None and module.origin is not None:
+            return module.origin
+        if not path:
+            return None
+        path = path.rpartition(".")[0]
+
+
+def spread_over(finding: Finding, paths: Sequence[str]) -> Finding:
+    """A finding that holds for several modules, the first of which is its place."""
+    paths = list(dict.fromkeys(paths))
+    sites = tuple(Site(module=path) for path in paths[1:])
+    return replace(finding, modules=tuple(paths), sites=(*finding.sites, *sites))
+
+
+def modes(graph: Graph) -> dict[str, Any] | None:
+    """In which modes the model ran: the figures of the whole model."""
+    found: dict[str, Any] | None = _measured(graph, "modes").get("")
+    return found
+
+
+def norm_modes(graph: Graph) -> Iterator[dict[str, Any]]:
+    """In which modes each BatchNorm ran."""
+    return (figures for path, figures in _measured(graph, "modes").items() if figures["kind"] != "model")
+
+
+def live_evaluations(graph: Graph) -> int:
+    """How often the model was evaluated in train mode, 0 where that cannot be told from training.
+
+    What ran without gradients in train mode was an evaluation when it ran between few steps, under
+    `torch.inference_mode`, or on the same tensors again and again.
+    """
+    run = modes(graph)
+    if run is None or not run["evaluations"] or run["steps"] < FEWEST_STEPS:
+        return 0
+    rare = run["blind_steps"] <= OFTEN * (run["steps"] + 1)
+    sure = run["inference_mode"] > 0 or run["same_inputs"] >= FEWEST_STEPS
+    return int(run["evaluations"]) if rare or sure else 0
+
+
+def _measured(graph: Graph, need: str) -> dict[str, Any]:
+    return (graph.facts.measurements or {}).get(need, {})
