@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from normdoctor.findings import Finding as Finding
     from normdoctor.findings import Severity as Severity
     from normdoctor.probing.monitor import watch as watch
+    from normdoctor.probing.recalibrate import recalibrate as recalibrate
     from normdoctor.report import Report as Report
     from normdoctor.rewriting.convert import convert as convert
     from normdoctor.rules.base import Rule as Rule
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "check": "normdoctor.doctor",
     "convert": "normdoctor.rewriting.convert",
+    "recalibrate": "normdoctor.probing.recalibrate",
     "watch": "normdoctor.probing.monitor",
     "Confidence": "normdoctor.findings",
     "Finding": "normdoctor.findings",
@@ -46,6 +48,7 @@ __all__ = [
     "check",
     "convert",
     "layers",
+    "recalibrate",
     "watch",
 ]
 

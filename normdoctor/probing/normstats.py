@@ -30,6 +30,8 @@ class NormCall(NamedTuple):
     training: bool
     momentum: float
     eps: float
+    weight: Tensor | None
+    bias: Tensor | None
 
     @classmethod
     def of(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NormCall | None:
@@ -50,6 +52,8 @@ class NormCall(NamedTuple):
             bool(given.get("training", False)),
             float(momentum) if isinstance(momentum, float | int) else 0.0,
             float(eps) if isinstance(eps, float | int) else 0.0,
+            given.get("weight"),
+            given.get("bias"),
         )
 
     @property

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from normdoctor.probing.attention import AttentionCollector
+from normdoctor.probing.exchange import Exchange
 from normdoctor.probing.finite import FiniteCollector
 from normdoctor.probing.hooks import Collector
 from normdoctor.probing.loader import LastBatch
+from normdoctor.probing.modes import TrainEvalGap
 from normdoctor.probing.normstats import NormCollector
+from normdoctor.probing.representation import RepresentationCollector
 from normdoctor.probing.study import Study
 from normdoctor.probing.units import UnitCollector
 
@@ -18,6 +21,7 @@ COLLECTORS: dict[str, Callable[[int | None], Collector]] = {
     NormCollector.need: NormCollector,
     FiniteCollector.need: FiniteCollector,
     AttentionCollector.need: AttentionCollector,
+    RepresentationCollector.need: RepresentationCollector,
 }
 
 
@@ -30,6 +34,8 @@ def planned(needs: Iterable[str] | None = None, budget: int | None = None) -> li
 #: Need to what runs the model by itself to answer it, after the collectors.
 STUDIES: dict[str, Callable[[], Study]] = {
     LastBatch.need: LastBatch,
+    Exchange.need: Exchange,
+    TrainEvalGap.need: TrainEvalGap,
 }
 
 

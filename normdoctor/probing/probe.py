@@ -97,7 +97,7 @@ def probe(
         try:
             for call in feed.calls(inner, device):
                 place = f"batch {count + len(refusals)} of {feed.name}"
-                if (refusal := _run(inner, call, place)) is not None:
+                if (refusal := feed_model(inner, call, place)) is not None:
                     refusals.append(refusal)
                     continue
                 if kept is not None and len(kept) < KEPT:
@@ -134,7 +134,7 @@ def _demand_values(model: nn.Module, device: torch.device | None) -> None:
         )
 
 
-def _run(model: nn.Module, call: Arguments, place: str) -> TraceError | None:
+def feed_model(model: nn.Module, call: Arguments, place: str) -> TraceError | None:
     """Run the model on one batch; returns the error of a batch that is too small for a BatchNorm."""
     args, kwargs = call
     try:

@@ -113,3 +113,18 @@ def remainder(site: Site) -> float:
 def initial(means: Sequence[float], variances: Sequence[float]) -> bool:
     """Are these the statistics that a BatchNorm starts with?"""
     return all(mean == 0 for mean in means) and all(variance == 1 for variance in variances)
+
+
+def comparable_sites(graph: Graph) -> Iterator[Site]:
+    """The BatchNorms whose input is what it is in a trained network.
+
+    In train mode all of them; in eval mode those up to the first whose running statistics are initial, or
+    hold a part of their initial values still: what it hands on has another scale than in training.
+    """
+    for site in norm_sites(graph):
+        yield site
+        figures = site.figures
+        if not figures["tracked"] or figures["training"]:
+            continue
+        if initial(figures["running_mean"], figures["running_var"]) or remainder(site) > 0.02:
+            return

@@ -1,4 +1,4 @@
-"""The small-batch advisor: how sure a BatchNorm's statistics are at each batch size, and what fits instead."""
+"""The small-batch advisor: how sure batch statistics are at each batch size, and what fits instead."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def groups_for(channels: int) -> int:
 
 
 def alternative(site: Site, batch: int, needed: int) -> str:
-    """What takes the place of a BatchNorm whose batch is too small, in a word or two; empty when it passes."""
+    """What takes the place of a BatchNorm whose batch is too small, in a word; empty when it passes."""
     if needed <= batch:
         return ""
     channels, figures = site.units, site.figures

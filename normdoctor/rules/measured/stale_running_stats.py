@@ -1,0 +1,132 @@
+"""ND703: stale-running-stats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from statistics import median
+
+from normdoctor.findings import Finding, Severity
+from normdoctor.graph import Graph
+from normdoctor.rules import base
+from normdoctor.rules.batchstats import comparable_sites
+from normdoctor.rules.sites import Site
+from normdoctor.rules.stalestats import Deviation, deviations, stale_channels
+
+
+class StaleRunningStats(base.Rule):
+    """Running statistics that are not those of the data.
+
+    ## What it does
+    Compares the running mean and variance of each BatchNorm with the mean and variance of what it takes, over
+    several batches. A channel is stale where the means differ by more than 5 standard errors of a batch's
+    mean, sigma/sqrt(n_eff), and by half a standard deviation; or where the variances differ by a factor of
+    2 and by five times their standard error. Reported is a layer with more than a quarter of such channels.
+
+    A layer that was never trained (initial statistics) is silent, and so is one that is young: of fewer than
+    100 batches the part that is still the initial value, (1 - momentum)^n, is taken out first. In eval mode
+    a layer behind a young or stale one is not judged, since what it takes comes through that one.
+
+    ## Why is this bad?
+    In eval mode the layer subtracts a mean and divides by a deviation that its input does not have, so the
+    layers behind see what they were never trained on. The usual causes are a momentum that is too small
+    for the length of the training, weights that changed after the last update of the statistics (averaging,
+    loading, pruning, folding), and data of another domain or another preprocessing.
+
+    ## Example
+    The weights were replaced after the statistics had been taken:
+
+    ```python bad
+    import torch
+    from torch import nn
+
+    model = nn.Sequential(
+        nn.Linear(16, 32, bias=False),
+        nn.BatchNorm1d(32),  # ND703
+        nn.ReLU(),
+        nn.Linear(32, 4),
+    )
+    for _ in range(100):
+        model(torch.randn(64, 16))
+    with torch.no_grad():
+        model[0].weight.mul_(4.0)
+    inputs = torch.randn(64, 16)
+    data = [torch.randn(64, 16) for _ in range(4)]
+    ```
+
+    ```python good
+    import torch
+    from torch import nn
+
+    model = nn.Sequential(nn.Linear(16, 32, bias=False), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 4))
+    for _ in range(100):
+        model(torch.randn(64, 16))
+    inputs = torch.randn(64, 16)
+    data = [torch.randn(64, 16) for _ in range(4)]
+    ```
+
+    ## When to ignore
+    When the data of the check are not those that the model is for.
+
+    ## References
+    - Wu and Johnson, Rethinking "Batch" in BatchNorm, https://arxiv.org/abs/2105.07576 (exact statistics)
+    - Izmailov and others, Averaging Weights Leads to Wider Optima, https://arxiv.org/abs/1803.05407
+      (recompute the statistics after weights were averaged)
+    - Li and others, Revisiting Batch Normalization For Practical Domain Adaptation,
+      https://arxiv.org/abs/1603.04779
+    """
+
+    code = "ND703"
+    name = "stale-running-stats"
+    category = "measured"
+    severity = Severity.WARNING
+    requires = frozenset[str]()
+    needs = frozenset({"batch_norm"})
+
+    class Options(base.RuleOptions, frozen=True, kw_only=True):
+        """When a channel is stale, the share of such channels, and the least evidence."""
+
+        z: float = 5.0
+        shift: float = 0.5
+        ratio: float = 2.0
+        share: float = 0.25
+        batches: int = 2
+
+    def check(self, graph: Graph) -> Iterator[Finding]:
+        """Judge every BatchNorm with running statistics, up to the first stale one in eval mode."""
+        options = self.options
+        for site in comparable_sites(graph):
+            if site.batches < options.batches:
+                continue
+            judged = list(deviations(site))
+            stale = stale_channels(site, options.z, options.shift, options.ratio)
+            if judged and len(stale) > options.share * len(judged):
+                yield self._finding(graph, site, judged, stale)
+                if not site.figures["training"]:
+                    return
+
+    def _finding(self, graph: Graph, site: Site, judged: list[Deviation], stale: list[Deviation]) -> Finding:
+        shift, z = median(one.shift for one in stale), median(one.z for one in stale)
+        logarithm = median(one.log_ratio for one in stale)
+        counted = site.figures.get("batches_tracked")
+        after = f" after {counted[0 if site.source != 'watch' else 1]} batches" if counted else ""
+        return self.finding(
+            graph,
+            f"the running statistics of {{modules}}{after} are off in {len(stale)} of {len(judged)} "
+            f"channels: the mean of {site.of_batches} lies {shift:.2g} standard deviations ({z:.3g} "
+            f"standard errors) away, the variance is {math.exp(logarithm):.3g} times as large",
+            node=site.node(graph),
+            module=site.module,
+            evidence={
+                "channels": site.units,
+                "stale": len(stale),
+                "shift": round(shift, 4),
+                "z": round(z, 3),
+                "variance_ratio": round(math.exp(logarithm), 5),
+                "momentum": site.figures["momentum"],
+                "batches_tracked": counted[0] if counted else None,
+                "batches": site.batches,
+                "source": site.source,
+            },
+            help="Take exact statistics: normdoctor.recalibrate(model, data), over 1e3 to 1e4 samples.",
+        )

@@ -1,0 +1,82 @@
+"""Running statistics beside what was measured: how far apart they are, and whether by more than noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from normdoctor.rules.batchstats import effective, initial, live_channels, remainder, usual_batch
+from normdoctor.rules.sites import Site
+
+#: Above this share, running statistics are those of a layer that was hardly trained.
+FRESH = 0.95
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far the running statistics of one channel are from those of the data.
+
+    Args:
+        channel: Its place.
+        z: The difference of the means, in standard errors of a batch's mean.
+        shift: The same in standard deviations of the channel.
+        log_ratio: The logarithm of measured variance / running variance.
+    """
+
+    channel: int
+    z: float
+    shift: float
+    log_ratio: float
+
+
+def deviations(site: Site) -> Iterator[Deviation]:
+    """Every channel that varies, without the part of the running statistics that is their initial value.
+
+    Nothing where they are initial throughout: nobody trained the layer yet.
+    """
+    figures = site.figures
+    if not figures["tracked"] or initial(figures["running_mean"], figures["running_var"]):
+        return
+    share = remainder(site)
+    if share > FRESH:
+        return
+    watched = site.source == "watch"
+    held = ("last_running_mean", "last_running_var") if watched else ("running_mean", "running_var")
+    means, variances = figures[held[0]], figures[held[1]]
+    eps = figures["eps"]
+    for channel in live_channels(site):
+        variance = max((variances[channel] - share) / (1 - share), 1e-3 * variances[channel], 0.0)
+        mean = means[channel] / (1 - share)
+        if watched:
+            recent = figures["recent"]
+            gap = recent["gap"][channel] + means[channel] - mean
+            noise = recent["noise"][channel]
+            measured = math.exp(recent["log_ratio"][channel]) * max(variances[channel], 1e-12)
+        else:
+            gap, measured = figures["mean"][channel] - mean, figures["variance"][channel]
+            noise = figures["expected"][channel]
+            if site.batches > 1:
+                noise = max(noise, figures["between"][channel])
+        yield Deviation(
+            channel,
+            abs(gap) / math.sqrt(max(noise, 1e-30)),
+            abs(gap) / math.sqrt(measured + eps),
+            math.log((measured + eps) / (variance + eps)),
+        )
+
+
+def stale_channels(site: Site, z: float, shift: float, ratio: float) -> list[Deviation]:
+    """The channels whose running statistics are off by more than noise, and by enough to matter.
+
+    Either the mean, by more than `z` standard errors and `shift` standard deviations, or the variance, by a
+    factor of `ratio` and `z` times its relative standard error sqrt(2/n_eff).
+    """
+    per_sample = effective(site)
+    if per_sample is None:
+        return []
+    values = per_sample * usual_batch(site, {})
+    least = max(math.log(ratio), z * math.sqrt(2 / values))
+    return [
+        one for one in deviations(site) if (one.z > z and one.shift > shift) or abs(one.log_ratio) > least
+    ]
