@@ -161,6 +161,8 @@ class ModuleFact(msgspec.Struct, frozen=True, kw_only=True):
     reparametrized: dict[str, str] = {}
     """Parameter to how it is computed: `weight_norm`, `spectral_norm` (torch.nn.utils, the old way),
     `parametrizations.weight_norm`, ... or the name of the parametrization's class."""
+    named: bool = False
+    """The forward of the module that holds it names it, on one of its paths."""
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from normdoctor.facts import Facts, InputFact, ModuleFact, Node, ParameterFact, TensorFact
 from normdoctor.loading import frames
+from normdoctor.loading.mentions import named_by_forward
 from normdoctor.loading.origins import Origin
 from normdoctor.loading.state import Inventory
 from normdoctor.tracing import roles
@@ -290,9 +291,17 @@ def module_facts(
                 origin=origin.location if origin else None,
                 via=origin.via if origin else (),
                 reparametrized=reparametrizations(module),
+                named=_is_named(path, parts),
             )
         )
     return tuple(found)
+
+
+def _is_named(path: str, parts: Inventory) -> bool:
+    """Does the forward of the module around it name it?"""
+    around, _, name = path.rpartition(".")
+    holder = parts.modules.get(around)
+    return holder is not None and name in named_by_forward(type(holder.module))
 
 
 def _holder_of(path: str) -> str:

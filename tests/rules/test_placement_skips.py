@@ -501,3 +501,33 @@ class TestPostnormSkipFromRaw:
     @pytest.mark.parametrize("how", ["prenorm", "postnorm", "parallel", "sandwich"])
     def test_silent_for_other_blocks(self, how):
         assert not said(stack(how), TOKENS, "ND123")
+
+
+class Sometimes(nn.Module):
+    """A norm on a path that short inputs do not take, and one that no path takes."""
+
+    def __init__(self, named):
+        super().__init__()
+        self.mix = nn.Linear(8, 8)
+        self.norm = nn.LayerNorm(8)
+        self.named = named
+
+    def forward(self, x):
+        x = self.mix(x)
+        return self.squeezed(x) if self.named and x.shape[1] > 100 else x
+
+
+class Named(Sometimes):
+    def squeezed(self, x):
+        return self.norm(x.mean(1, keepdim=True))
+
+
+class Lost(Sometimes):
+    def squeezed(self, x):
+        return x.mean(1, keepdim=True)
+
+
+def test_a_norm_on_a_path_that_was_not_taken():
+    found = {kind: check(kind(True), torch.randn(2, 5, 8), select="ND109") for kind in (Named, Lost)}
+    assert [f.modules for f in found[Lost].findings] == [("norm",)]
+    assert not found[Named].findings

@@ -102,9 +102,10 @@ class NormNeverApplied(Rule):
     ```
 
     ## When to ignore
-    Where the norm belongs to a path that this call does not take. The rule is silent where a layer beside
-    the norm did not run either (a cross-attention without a context), where part of a ModuleList ran,
-    and where the module around the norm did not run. Where a norm beside it runs in its place, ND110
+    Where the norm belongs to a path that this call does not take. The rule is silent where the forward names
+    the norm (so a path of it has a use for it), where a layer beside the norm did not run either (a
+    cross-attention without a context), where part of a ModuleList ran, and where the module around the
+    norm did not run. Where a norm beside it runs in its place, ND110
     norm-reused reports it.
 
     ## References
