@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from normdoctor.facts import (
     Facts,
     HandwrittenNorm,
@@ -246,7 +248,9 @@ def check_source(source: str, **settings: Any) -> Report:
     from normdoctor import doctor
 
     if re.search(r"^def train\(watch\)", source, re.MULTILINE):
-        return _watched(source, settings.get("min_confidence", "medium"))
+        report = _watched(source, settings.get("min_confidence", "medium"))
+        chosen = tuple(f for f in report.findings if f.code in settings.get("select", [f.code]))
+        return msgspec.structs.replace(report, findings=chosen)
     given = re.findall(r"^(?:def )?(loss|labels|data|reference)\b(?: = |\()", source, re.MULTILINE)
     if given:
         values: dict[str, Any] = {"__name__": "model"}

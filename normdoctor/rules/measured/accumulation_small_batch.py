@@ -108,7 +108,7 @@ class AccumulationSmallBatch(base.Rule):
                 needed = smallest_batch(per_sample, self.options.error)
                 yield self.finding(
                     graph,
-                    f"{{modules}} normalizes by micro-batches of {batch}, {usual} of them to a step: their mean "
+                    f"{{modules}} normalizes by micro-batches of {batch}, {usual} to a step: their mean "
                     f"is off by {error:.2f} standard deviations; accumulation does not help, a "
                     f"micro-batch of {needed} would",
                     node=site.node(graph),
