@@ -19,6 +19,10 @@ _CARRIES = PRESERVING | frozenset(
     "expand expand_as broadcast_to repeat repeat_interleave tile interpolate chunk split getitem unbind "
     "narrow select index_select gather dropout add sub mul div neg pow clamp stack cat sum mean where".split()
 )
+#: What can set every value to the same constant: an expert that gets nothing, padding.
+_MASKS = frozenset(
+    "mul masked_fill masked_scatter where setitem scatter index_put index_add index_copy index_fill".split()
+)
 #: Roles behind which something is learned: an activation in front of one is hidden.
 _LEARNS = frozenset({"linear", "attention", "norm"})
 #: Spread of a unit relative to its mean below which float32 cannot tell it from a constant.
@@ -36,6 +40,8 @@ class Signals:
         self.sites = list(sites(graph))
         self._node: dict[str, Node] = {}
         self._at: dict[int, Site] = {}
+        self._sources: dict[str, list[Site]] = {}
+        self._stirred: dict[str, bool] | None = None
         places = [node for node in graph.nodes if node.op == "placeholder"]
         for site in self.sites:
             if (node := self._find(site, places)) is not None:
@@ -60,14 +66,14 @@ class Signals:
         node = self.node(site)
         if node is None or node.module is not None:
             return ""
-        before = self.sources(site)
-        if before and before[0].role == "norm_input":
-            before = self.sources(before[0])
-        for one in [node, *(found for source in before if (found := self.node(source)))]:
+        queue = [node]
+        for one in queue:  # it grows meanwhile, by what stands before it
             if one.module is not None:
                 return one.module
             if names := [name for name in one.parameters if name in self.graph.parameters]:
-                return self.graph.parameters[names[0]].module
+                held = self.graph.parameters[names[0]]
+                return held.name if held.attribute.isdigit() else held.module
+            queue += [before for before in self.graph.inputs(one) if before not in queue]
         return ""
 
     def named(self, site: Site) -> str:
@@ -80,41 +86,59 @@ class Signals:
 
     def sources(self, site: Site) -> list[Site]:
         """The nearest sites upstream, whose values `site` is computed from."""
+        if site.name not in self._sources:
+            self._sources[site.name] = self._found_upstream(site)
+        return self._sources[site.name]
+
+    def _found_upstream(self, site: Site) -> list[Site]:
         node = self.node(site)
         if node is None:
             before = [one for one in self.sites if one.order < site.order] if not self.graph.nodes else []
             return before[-1:]
         found: dict[str, Site] = {}
+        for one in self._between(node):
+            known = self._at.get(one.index)
+            if known is not None and known.name != site.name:
+                found[known.name] = known
+        return sorted(found.values(), key=lambda one: one.order)
+
+    def _between(self, node: Node) -> Iterator[Node]:
+        """What stands before a node, back to the nearest sites and with them."""
+        own = self._at.get(node.index)
         stack, seen = list(node.inputs), {node.index}
         while stack:
             index = stack.pop()
             if index in seen:
                 continue
             seen.add(index)
+            yield self.graph.nodes[index]
             known = self._at.get(index)
-            if known is not None and known.name != site.name:
-                found[known.name] = known
-            else:
+            if known is None or known is own or self._node.get(known.name) == node:
                 stack += self.graph.nodes[index].inputs
-        return sorted(found.values(), key=lambda one: one.order)
+
+    def masked(self, site: Site) -> bool:
+        """Can something between it and its sources set their values to a constant: a mask, a product?"""
+        node = self.node(site)
+        return node is not None and any(one.kind in _MASKS for one in self._between(node))
 
     def stirred(self, site: Site) -> bool:
-        """Does something that varies reach the layer of `site`?
+        """Does something that varies with the input of the model reach the layer of `site`?
 
-        A layer or norm whose own output is constant is looked through: what varies in front of it counts.
-        True where nothing is known of what comes in.
+        It does not where all that leads there is constant, or varies by the padding of a convolution only.
+        A layer or norm that is constant itself is looked through. True where nothing is known upstream.
         """
-        return self._stirred(site, set())
+        if self._stirred is None:
+            self._stirred = {}
+            for one in self.sites:
+                before = self.sources(one)
+                self._stirred[one.name] = not before or any(map(self._hands_on, before))
+        return self._stirred[site.name]
 
-    def _stirred(self, site: Site, seen: set[str]) -> bool:
-        before = [one for one in self.sources(site) if one.name not in seen]
-        seen.update(one.name for one in before)
-        if not before:
-            return not self.sources(site)
-        passed = [one for one in before if one.role in ("linear", "norm", "norm_input") and still(one)]
-        if any(not still(one) for one in before):
-            return True
-        return any(self.sources(one) and self._stirred(one, seen) for one in passed)
+    def _hands_on(self, site: Site) -> bool:
+        assert self._stirred is not None
+        if not self._stirred.get(site.name, True):
+            return False
+        return not still(site) or (site.role in ("linear", "norm", "norm_input") and not self.masked(site))
 
     def zero(self, site: Site) -> bool:
         """Is everything that comes in exactly zero? So it is behind a layer that starts at zero."""

@@ -1,8 +1,11 @@
 """Small healthy nets of five styles, whose layers are reached by one name: tests plant faults in them.
 
 Each has `layers`, the layers with weights in front of a hidden activation, in the order in which they run,
-and `act`, the activation: a name of torch.nn.functional's. `place(k)` is how the place behind layer k is named.
+and `act`, the activation: a name of torch.nn.functional's. `place(k)` is the
+module behind layer k, empty for a function.
 """
+
+import itertools
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +28,7 @@ class Sequential(nn.Sequential):
 
     def __init__(self, act="relu"):
         wide = [24, 48, 48, 48, 48, 48]
-        pairs = [[nn.Linear(a, b), ACTS[act]()] for a, b in zip(wide, wide[1:], strict=False)]
+        pairs = [[nn.Linear(a, b), ACTS[act]()] for a, b in itertools.pairwise(wide)]
         super().__init__(*(module for pair in pairs for module in pair), nn.Linear(48, 5))
         self.apply(start)
 

@@ -1,4 +1,4 @@
-"""ND601 to ND615 on nets of several styles: planted faults are found at their layer, healthy nets are silent."""
+"""ND601 to ND615 on nets of several styles: planted faults at their layer, and nothing on healthy nets."""
 
 import linecache
 import runpy
@@ -31,7 +31,7 @@ def found(model, data, **options):
 
 def layer(model, finding):
     """The layer that a message names, else the module."""
-    if "`" in finding.message and "(behind" in finding.message or "weights of" in finding.message:
+    if "(behind `" in finding.message or "weights of `" in finding.message:
         return (
             finding.message.partition("(behind `")[2].partition("`")[0]
             or (finding.message.partition("weights of `")[2].partition("`")[0])
@@ -403,7 +403,136 @@ def test_gates_may_saturate():
     assert {code for code, _ in places} <= {"ND607"}
 
 
+# -- one finding, at the first place
+
+
+class Ladder(nn.Module):
+    """A U-Net: what is dead at the top makes all that follows constant, but for the padding."""
+
+    def __init__(self):
+        super().__init__()
+        self.top, self.down = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 32, 3, padding=1, stride=2)
+        self.up, self.join = nn.ConvTranspose2d(32, 16, 2, 2), nn.Conv2d(32, 16, 3, padding=1)
+        self.head = nn.Conv2d(16, 2, 1)
+        self.acts = nn.ModuleList(nn.ReLU(inplace=True) for _ in range(3))
+
+    def forward(self, x):
+        top = self.acts[0](self.top(x))
+        bottom = self.acts[1](self.down(top))
+        return self.head(self.acts[2](self.join(torch.cat([top, self.up(bottom)], 1))))
+
+
+@pytest.mark.parametrize(("name", "place"), [("top", "acts.0"), ("down", "acts.1"), ("join", "acts.2")])
+def test_what_follows_a_dead_layer_is_not_reported(name, place):
+    torch.manual_seed(0)
+    model = Ladder()
+    with torch.no_grad():
+        getattr(model, name).bias.fill_(-100.0)
+    assert found(model, [torch.randn(8, 3, 16, 16) for _ in range(4)]) == [("ND602", place)]
+
+
+class Raw(nn.Module):
+    """Weights without layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = nn.ParameterList(nn.Parameter(torch.randn(16, 16) * 0.35) for _ in range(6))
+        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(16)) for _ in range(6))
+
+    def forward(self, x):
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            x = (x @ weight + bias).relu()
+        return x.mean(-1)
+
+
+def test_weights_without_layers():
+    torch.manual_seed(0)
+    model, data = Raw(), [torch.randn(64, 16) for _ in range(4)]
+    assert found(model, data) == []
+    with torch.no_grad():
+        model.biases[2].fill_(-100.0)
+    assert found(model, data) == [("ND602", "biases.2")]
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_torch_s_own_transformer(mode):
+    torch.manual_seed(0)
+    block = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+    model = nn.Sequential(nn.TransformerEncoder(block, 3, enable_nested_tensor=False), nn.Linear(32, 5))
+    model.train(mode)
+    data = [torch.randn(8, 10, 32) for _ in range(4)]
+    assert found(model, data) == []
+    with torch.no_grad():
+        model[0].layers[1].linear1.bias.fill_(-100.0)
+    assert found(model, data) == [("ND602", "0.layers.1.linear1")]
+
+
+def test_in_a_watch():
+    model, _ = made(Sequential, "tanh")
+    model[5] = nn.ReLU()
+    with torch.no_grad():
+        model[0].weight.mul_(1e4)
+        model[4].bias.fill_(-100.0)
+    with normdoctor.watch(model, every=1, on_finding="ignore") as watch:
+        for _ in range(4):
+            model(torch.randn(64, 24))
+            watch.step()
+    places = {(f.code, *f.modules) for f in watch.report().findings}
+    assert {("ND603", "1"), ("ND602", "5")} <= places
+
+
 # -- what is zero by design
+
+
+class Experts(nn.Module):
+    """A mixture whose last expert is never chosen; the others get zeros for what is not theirs."""
+
+    def __init__(self, sparse):
+        super().__init__()
+        self.router, self.head, self.sparse = nn.Linear(16, 4), nn.Linear(16, 5), sparse
+        self.experts = nn.ModuleList(
+            nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 16)) for _ in range(4)
+        )
+        with torch.no_grad():
+            self.router.bias[3] = -100.0
+
+    def forward(self, x):
+        weights = self.router(x).softmax(-1)
+        best, y = weights.argmax(-1), torch.zeros_like(x)
+        for k, expert in enumerate(self.experts):
+            mine = best == k
+            if self.sparse:
+                rows = mine.nonzero()[:, 0]
+                if len(rows):
+                    y = y.index_add(0, rows, expert(x[rows]) * weights[rows, k : k + 1])
+            else:
+                y = y + expert(x.masked_fill(~mine.unsqueeze(-1), 0.0)) * mine.unsqueeze(-1)
+        return self.head(y)
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_unused_experts_are_silent(sparse):
+    torch.manual_seed(0)
+    assert found(Experts(sparse), [torch.randn(256, 16) for _ in range(4)]) == []
+
+
+def test_masked_positions_are_silent():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.norm = nn.Embedding(50, 32), nn.LayerNorm(32)
+            self.attend = nn.MultiheadAttention(32, 4, batch_first=True)
+            self.up, self.down, self.head = nn.Linear(32, 64), nn.Linear(64, 32), nn.Linear(32, 5)
+
+        def forward(self, x):
+            pad = (torch.arange(x.shape[1]) >= 8).expand(x.shape)
+            y = self.norm(x := self.embed(x))
+            x = x + self.attend(y, y, y, key_padding_mask=pad)[0]
+            y = F.relu(self.up(x)).masked_fill(pad.unsqueeze(-1), 0.0)
+            return self.head(self.down(y).masked_fill(pad.unsqueeze(-1), -torch.inf).amax(1))
+
+    torch.manual_seed(0)
+    assert found(Net(), [torch.randint(50, (32, 12)) for _ in range(4)]) == []
 
 
 class ZeroStart(nn.Module):

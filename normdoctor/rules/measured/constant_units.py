@@ -21,7 +21,8 @@ class ConstantUnits(base.Rule):
 
     It is silent on values that are exactly zero (layers and branches that start at zero; units of a ReLU
     that are off are the matter of ND601), on units at the bounds of their activation (ND603, ND611),
-    on gates (ND613), and where no measured input varies: position embeddings, learned queries. A whole
+    on gates (ND613), where no measured input varies (position embeddings, learned queries), and behind a
+    mask or a product, which may have made the input constant (an expert that got no token). A whole
     layer that is constant is reported only where an activation, a norm or a layer reads it directly: one
     that is added or multiplied to something starts like that on purpose.
 
@@ -88,6 +89,8 @@ class ConstantUnits(base.Rule):
             if len(units) > self.options.share * site.units and not signals.gate(site):
                 if still(site) and site.role == "linear" and not _chained(signals, site):
                     continue
+                if still(site) and signals.masked(site):
+                    continue
                 if not any(passes_dead(signals, reader) for reader in readers.get(site.name, ())):
                     yield self._finding(signals, site, sorted(units))
 
@@ -123,7 +126,7 @@ def _unexplained(signals: Signals, site: Site) -> set[int]:
     if site.kind == "relu6":
         units = {unit for unit in units if means[unit] < 6}
     before = signals.sources(site)
-    if not any(lively(one) for one in before):
+    if not units or not signals.stirred(site) or not any(lively(one) for one in before):
         return set()
     for one in before:
         if one.units == site.units:

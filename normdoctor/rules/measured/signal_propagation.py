@@ -195,6 +195,8 @@ def _levels(signals: Signals) -> Iterator[_Level]:
             continue
         if _normed_next(signals.graph, node) or not signals.hidden(site) or signals.gate(site):
             continue
+        if not signals.stirred(site):
+            continue
         norm = norms[node.index]
         reference = first if norm is None else signals.at(norm)
         variance, within = _variances(reference) if reference is not None else (1.0, 1.0)
