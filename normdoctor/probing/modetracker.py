@@ -25,6 +25,9 @@ from normdoctor.probing.prints import Prints
 #: Called with the arguments of a forward that gradients may flow through.
 OnForward = Callable[[tuple[Any, ...], dict[str, Any]], None]
 
+#: The key of the figures of the whole model; no path of a module.
+MODEL = ":model"
+
 #: How many forwards of one step are told apart, and how many paths are kept as examples.
 _MOST_FORWARDS = 64
 _MOST_PATHS = 64
@@ -32,10 +35,10 @@ _MOST_PATHS = 64
 
 @dataclass
 class _Norm:
-    """A BatchNorm and how many steps it was trained in which mode."""
+    """A BatchNorm, or a module with running statistics of its own, and how often it ran in which mode."""
 
     path: str
-    module: _BatchNorm
+    module: nn.Module
     momentum: float | None
     initially: bool
     training: bool
@@ -48,7 +51,7 @@ class _Norm:
     @property
     def moves(self) -> bool:
         """Would a forward in train mode move running statistics?"""
-        return self.module.running_mean is not None and self.module.momentum != 0
+        return bool(_running(self.module)) and getattr(self.module, "momentum", None) != 0
 
     def figures(self) -> dict[str, Any]:
         """What is known of it, as plain data."""
@@ -140,9 +143,9 @@ class ModeTracker:
         self.initially = self.model.training
         modules = list(self.model.named_modules())
         self.norms = [
-            _Norm(path, one, one.momentum, one.training, one.training)
+            _Norm(path, one, getattr(one, "momentum", None), one.training, one.training)
             for path, one in modules
-            if isinstance(one, _BatchNorm)
+            if isinstance(one, _BatchNorm) or _running(one)
         ]
         self.dropouts = [(path, one) for path, one in modules if isinstance(one, _DropoutNd) and one.p > 0]
         for root in self.roots:
@@ -151,7 +154,8 @@ class ModeTracker:
                 root.register_forward_hook(_Hook(self._exit), always_call=True),
             ]
         for place, norm in enumerate(self.norms):
-            self._handles.append(norm.module.register_forward_hook(_Hook(self._ran, place)))
+            if norm.module not in self.roots:
+                self._handles.append(norm.module.register_forward_hook(_Hook(self._ran, place)))
 
     def detach(self) -> None:
         """Take the hooks off."""
@@ -191,7 +195,7 @@ class ModeTracker:
         return self.prints.tensors()
 
     def read(self, values: Sequence[Tensor]) -> dict[str, Any]:
-        """Figures of the model (key "") and of each BatchNorm, by path."""
+        """Figures of the model (key `MODEL`) and of each BatchNorm, by path."""
         gap = self._gap  # after the last step, or between two
         model = {
             "module": "",
@@ -215,7 +219,7 @@ class ModeTracker:
             "repeated": self.repeated,
             **self.prints.read(values),
         }
-        return {"": model} | {norm.path: norm.figures() for norm in self.norms}
+        return {MODEL: model} | {norm.path: norm.figures() for norm in self.norms}
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._foreign() or _in_backward():
@@ -248,6 +252,9 @@ class ModeTracker:
             return
         if self._depth == 1 and not self._grad and self._gap.blind and _expands(args, output):
             self._gap.expands = True
+        for place, norm in enumerate(self.norms if self._depth else ()):
+            if norm.module is module:
+                self._ran(place, module, args, output)
         self._depth = max(0, self._depth - 1)
         if self._depth == 0:
             self._penalty = False
@@ -267,7 +274,7 @@ class ModeTracker:
         if self._grad if self._depth else torch.is_grad_enabled():
             gap.modes[place] = gap.modes.get(place, False) or training
         if self._penalty and training and isinstance(output, Tensor) and output.requires_grad:
-            output.register_hook(_Penalized(gap.penalized, place))
+            output.register_hook(_Penalized(gap.penalized, place))  # type: ignore[no-untyped-call]
 
     def _ran_alone(self, place: int, *, training: bool) -> None:
         """A part of the model was called by itself: one pass for each time that its norms come round."""
@@ -294,7 +301,9 @@ class ModeTracker:
         gap.whole += 1
         gap.inference = gap.inference or torch.is_inference_mode_enabled()
         # update_bn and its like set the momentum to None, 0 or 1 while they run.
-        gap.recalibrates = gap.recalibrates or any(one.module.momentum != one.momentum for one in self.norms)
+        gap.recalibrates = gap.recalibrates or any(
+            getattr(one.module, "momentum", None) != one.momentum for one in self.norms
+        )
         self._note_live(gap)
         if first is None:
             return
@@ -347,6 +356,13 @@ class ModeTracker:
         return self._thread != current
 
 
+def _running(module: nn.Module) -> bool:
+    """Does it hold running means, whatever follows in their name?"""
+    return any(
+        name.startswith("running_mean") and tensor is not None for name, tensor in module._buffers.items()
+    )
+
+
 def _expands(args: tuple[Any, ...], output: Any) -> bool:
     """Does a forward make more of its input, as a generator makes an image of noise?"""
     given = next((one for one in args if isinstance(one, Tensor)), None)
@@ -365,7 +381,7 @@ class _Penalized:
         self.place = place
 
     def __call__(self, gradient: Tensor) -> None:
-        if torch.is_grad_enabled() and gradient.requires_grad:
+        if torch.is_grad_enabled():  # as in a backward with create_graph=True, and in no other
             self.found.add(self.place)
 
 

@@ -24,6 +24,7 @@ from normdoctor.probing.losses import Losses
 from normdoctor.probing.modetracker import ModeTracker
 from normdoctor.probing.plan import planned
 from normdoctor.probing.probe import Measurements
+from normdoctor.probing.ranks import across, demand_ranks, gathered, replicas
 from normdoctor.probing.series import Thinned
 from normdoctor.probing.transfer import Transfer
 from normdoctor.probing.watchfacts import WatchedFacts, with_modes
@@ -110,6 +111,7 @@ class Watch:
         on_finding: OnFinding,
     ) -> None:
         self.model = unwrapped(model)
+        self._wrapper = model
         self.every = every
         self.budget = budget
         self.steps = 0
@@ -176,16 +178,28 @@ class Watch:
         if self.steps % self.every == 0 and self._judgement is None:
             self._attach()
 
-    def measurements(self) -> Measurements:
-        """What was measured so far. This reads from the device, so it waits for it."""
+    def measurements(self, *, all_ranks: bool = False) -> Measurements:
+        """What was measured so far. This reads from the device, so it waits for it.
+
+        With `all_ranks`, activations and norms are those that the ranks of `torch.distributed` saw together,
+        and norms are compared between ranks: all of them have to call it.
+        """
         self._settle()
         found = self._read(Transfer(self._tensors()).wait())
+        if all_ranks:
+            demand_ranks()
+            found |= across(self._observer.collectors)
+            found["ranks"] = replicas(self.model, self._wrapper)
+            found["run"] = {"source": "watch", "batches": sum(gathered(self._observer.forwards))}
         self._note_history(found)
         return found
 
-    def report(self, *, min_confidence: str = "medium") -> Report:
-        """Judge what was measured so far, by the rules that rest on measurements."""
-        measurements = self.measurements()
+    def report(self, *, min_confidence: str = "medium", all_ranks: bool = False) -> Report:
+        """Judge what was measured so far, by the rules that rest on measurements.
+
+        With `all_ranks`, what all ranks of `torch.distributed` saw: then all of them have to call it.
+        """
+        measurements = self.measurements(all_ranks=all_ranks)
         attached = self._attached
         self._suspend(off=True)
         eager.enter(self.facts_of)
@@ -310,7 +324,7 @@ class Watch:
         training = {
             path: figures["training"]
             for path, figures in modes.items()
-            if path and figures["train_steps"] + figures["eval_steps"]
+            if figures["kind"] != "model" and figures["train_steps"] + figures["eval_steps"]
         }
         facts = with_modes(facts, training)
         notes = (*facts.notes, *self._notes(measurements))

@@ -118,8 +118,7 @@ def spread_over(finding: Finding, paths: Sequence[str]) -> Finding:
 
 def modes(graph: Graph) -> dict[str, Any] | None:
     """In which modes the model ran: the figures of the whole model."""
-    found: dict[str, Any] | None = _measured(graph, "modes").get("")
-    return found
+    return next((one for one in _measured(graph, "modes").values() if one["kind"] == "model"), None)
 
 
 def norm_modes(graph: Graph) -> Iterator[dict[str, Any]]:
