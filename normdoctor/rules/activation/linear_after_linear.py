@@ -107,7 +107,7 @@ class LinearAfterLinear(Rule):
     In deep linear networks, which are studied for their training dynamics, and in factorizations by
     intent. The rule is silent for low-rank pairs, grouped and asymmetric convolutions, strided ones without
     a BatchNorm between (patch embeddings, upsampling), blocks around a depthwise convolution, a bare 1x1
-    reduction in front of a spatial convolution, embeddings, everything that passes through an attention,
+    convolution that does not widen in front of a spatial one (pyramids), embeddings, everything that passes through an attention,
     a sum, a product or a concatenation, and where another reader sees the tensor between.
 
     ## References
@@ -183,7 +183,7 @@ class LinearAfterLinear(Rule):
         bare = all(node.kind != "batch_norm" for node in chain.passed)
         if (strided(first) or strided(second)) and (bare or cls._shrinks(graph, first, second)):
             return True
-        reduces = inner < into and set(kernel_of(graph, first)) == {1} != set(kernel_of(graph, second))
+        reduces = inner <= into and set(kernel_of(graph, first)) == {1} != set(kernel_of(graph, second))
         if first.kind in CONVS and second.kind in CONVS and bare and reduces:
             return True
         # An expansion is no factorization, whatever stands beside it.

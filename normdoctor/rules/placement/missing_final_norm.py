@@ -72,7 +72,8 @@ class MissingFinalNorm(Rule):
     ## When to ignore
     Where the head copes with any scale. The rule is silent for trunks that are an output themselves (a
     backbone), behind which a norm stands anywhere (in the head, behind a pooling, in the next stage), whose
-    head is a spatial convolution (image restoration networks end so), and for post-norm blocks, whose sums
+    head is a spatial convolution (image restoration networks end so) or one convolution of several outputs
+    (the neck of a pyramid), and for post-norm blocks, whose sums
     are normalized.
 
     ## References
@@ -145,7 +146,9 @@ class MissingFinalNorm(Rule):
     def _reads_features(graph: Graph, head: Node) -> bool:
         if head.kind in DENSE:
             return True
-        return head.kind in CONVS and set(kernel_of(graph, head)) == {1}
+        # Several outputs of a convolutional model are the levels of a pyramid.
+        one_output = len(graph.outputs) == 1
+        return one_output and head.kind in CONVS and set(kernel_of(graph, head)) == {1}
 
     def _report(self, graph: Graph, run: list[Residual], head: Node) -> Finding:
         kinds = sorted({norm.kind for residual in run for norm in residual.prenorm})
