@@ -107,8 +107,9 @@ class LinearAfterLinear(Rule):
     In deep linear networks, which are studied for their training dynamics, and in factorizations by
     intent. The rule is silent for low-rank pairs, grouped and asymmetric convolutions, strided ones without
     a BatchNorm between (patch embeddings, upsampling), blocks around a depthwise convolution, a bare 1x1
-    convolution that does not widen in front of a spatial one (pyramids), embeddings, everything that passes through an attention,
-    a sum, a product or a concatenation, and where another reader sees the tensor between.
+    convolution that does not widen in front of a spatial one (pyramids), embeddings, everything that
+    passes through an attention, a sum, a product or a concatenation, and where another reader sees the
+    tensor between.
 
     ## References
     - nutonomy/nuscenes-devkit pull request 730: an activation between two linear layers that was missing.
