@@ -86,6 +86,10 @@ SHOWN = {
         ["blocks.0.norm1 LayerNorm", "blocks.3.attention.qkv Linear", "blocks.1 gelu", "head Linear"],
         ["9 norms: 9 LayerNorm", "241,024 parameters"],
     ),
+    "watch_ddp.py": (
+        ["body.0.1 BatchNorm2d", "body.2.2 ReLU", "head Linear"],
+        ["3 norms: 3 BatchNorm2d", "24,346 parameters"],
+    ),
     "small_resnet.py": (
         ["stem.1 BatchNorm2d", "blocks.2.skip.1 BatchNorm2d", "blocks.5 relu", "head Linear"],
         ["15 norms: 15 BatchNorm2d", "175,258 parameters"],

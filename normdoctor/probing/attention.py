@@ -104,6 +104,20 @@ class AttentionCollector:
             if key in found and float(found[key][2]) > 0
         }
 
+    def packed(self) -> tuple[dict[SiteKey, dict[str, Any]], dict[SiteKey, int], dict[SiteKey, Tensor]]:
+        """What it has collected, for another rank."""
+        return self._sites, self._batches, {key: total.cpu() for key, total in self._totals.items()}
+
+    def joined(self, parts: Sequence[tuple[Any, Any, Any]]) -> AttentionCollector:
+        """A collector that has seen what each of the parts has."""
+        made = AttentionCollector(self.budget)
+        for sites, counts, totals in parts:
+            for key, total in totals.items():
+                made._sites.setdefault(key, {**sites[key], "order": len(made._sites)})
+                made._batches[key] = made._batches.get(key, 0) + counts[key]
+                made._totals[key] = made._totals[key] + total if key in made._totals else total
+        return made
+
     def _clear(self) -> None:
         self._weights.clear()
         self._pending.clear()

@@ -111,6 +111,19 @@ class FiniteCollector:
                 site["largest"] = max(site["largest"], figures["largest"])
         return {site_name(key): {**one, "batches": len(self._traces)} for key, one in found.items()}
 
+    def packed(self) -> list[tuple[Trace, list[tuple[list[int], Tensor]]]]:
+        """What it has collected, for another rank."""
+        return [
+            (trace, [(places, extremes.cpu()) for places, extremes in groups])
+            for trace, groups in self._traces
+        ]
+
+    def joined(self, parts: Sequence[list[tuple[Trace, list[tuple[list[int], Tensor]]]]]) -> FiniteCollector:
+        """A collector that has seen what each of the parts has."""
+        made = FiniteCollector()
+        made._traces = [trace for part in parts for trace in part]
+        return made
+
     def _place(self, value: Tensor) -> int | None:
         """The index of a tensor's extremes, which are read when it is met for the first time."""
         if value.dtype not in _DTYPES or value.numel() == 0 or not (value.dim() == 0 or observable(value)):

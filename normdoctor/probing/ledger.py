@@ -54,6 +54,15 @@ def empty(units: int, like: Tensor) -> Tensor:
     return rows
 
 
+class Packed(NamedTuple):
+    """A ledger as plain data, for another process."""
+
+    slots: dict[Hashable, Slot]
+    batches: dict[Hashable, int]
+    uneven: frozenset[Hashable]
+    total: Tensor | None
+
+
 class Ledger:
     """The totals of all sites on one device.
 
@@ -100,6 +109,23 @@ class Ledger:
                     now[key] = rows
             self._pending = later
             self._merge(now)
+
+    def packed(self) -> Packed:
+        """All that it holds, with the totals on the host."""
+        total = None if self.total is None else self.total.detach().cpu()
+        return Packed(dict(self.slots), dict(self.batches), frozenset(self.uneven), total)
+
+    def join(self, other: Packed) -> None:
+        """Add what another ledger of the same kind holds: exactly as if its batches had come here."""
+        self.uneven |= other.uneven
+        if other.total is None:
+            return
+        for key, (start, units) in other.slots.items():
+            if count := other.batches.get(key, 0):
+                self.add(key, other.total[:, start : start + units])
+                if key not in self.uneven:
+                    self.batches[key] += count - 1
+        self.flush()
 
     def discard(self) -> None:
         """Forget what is pending: the forward did not end."""

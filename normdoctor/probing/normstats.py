@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from normdoctor.probing.calls import Call, SiteKey, observable, site_name
-from normdoctor.probing.ledger import Ledger
+from normdoctor.probing.ledger import Ledger, Packed
 from normdoctor.probing.normrows import blank, figures, merged, rows_of
 
 #: How few samples of a batch a budget may leave: fewer say nothing of how samples differ.
@@ -227,6 +227,28 @@ class NormCollector:
                 continue
             found[site_name(key)] = said
         return found
+
+    def packed(self) -> tuple[dict[SiteKey, Place], list[Packed]]:
+        """What it has collected, for another rank."""
+        return self._places, [ledger.packed() for ledger in self._ledgers.values()]
+
+    def joined(self, parts: Sequence[tuple[dict[SiteKey, Place], list[Packed]]]) -> NormCollector:
+        """A collector that has seen what each of the parts has; the counters of batches are its own."""
+        made, host = NormCollector(self.budget), torch.device("cpu")
+        made._modules = self._modules
+        made._first, made._last = ([one.cpu() for one in held] for held in (self._first, self._last))
+        ledger = made._ledgers[host] = Ledger(merged, blank)
+        for places, ledgers in parts:
+            for key, place in places.items():
+                known = made._places.setdefault(
+                    key, replace(place, order=len(made._places), device=host, sizes=Counter())
+                )
+                known.sizes.update(place.sizes)
+                known.positions = max(known.positions, place.positions)
+                known.single = known.single or place.single
+            for one in ledgers:
+                ledger.join(one)
+        return made
 
     def _step(self, value: Tensor) -> int:
         """Every how many-th sample is read."""

@@ -103,6 +103,20 @@ class RepresentationCollector:
             }
         }
 
+    def packed(self) -> tuple[int, list[tuple[SiteKey, int, Tensor, Tensor]]]:
+        """What it has collected, for another rank."""
+        kept = [(key, outputs, rows.cpu(), inputs.cpu()) for key, outputs, rows, inputs in self._kept]
+        return self._batches, kept
+
+    def joined(
+        self, parts: Sequence[tuple[int, list[tuple[SiteKey, int, Tensor, Tensor]]]]
+    ) -> RepresentationCollector:
+        """A collector that has seen what each of the parts has."""
+        made = RepresentationCollector()
+        made._kept = deque(one for _, kept in parts for one in kept)
+        made._batches = sum(count for count, _ in parts)
+        return made
+
 
 def likeness(rows: Tensor) -> dict[str, float]:
     """How alike rows are: their mean pairwise cosine, their spread and their effective rank.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from normdoctor.probing.calls import Call, SiteKey, observable, site_name
-from normdoctor.probing.ledger import Ledger
+from normdoctor.probing.ledger import Ledger, Packed
 from normdoctor.probing.statistics import BOUNDS, RANGES, rows_of, sample
 from normdoctor.tracing.roles import ARGUMENTS
 
@@ -111,6 +111,21 @@ class UnitCollector:
                     **figures(rows, site["role"]),
                 }
         return found
+
+    def packed(self) -> tuple[dict[SiteKey, dict[str, Any]], list[Packed]]:
+        """What it has collected, for another rank."""
+        return self._sites, [ledger.packed() for ledger in self._ledgers.values()]
+
+    def joined(self, parts: Sequence[tuple[dict[SiteKey, dict[str, Any]], list[Packed]]]) -> UnitCollector:
+        """A collector that has seen what each of the parts has."""
+        made, host = UnitCollector(self.budget), torch.device("cpu")
+        ledger = made._ledgers[host] = Ledger()
+        for sites, ledgers in parts:
+            for key, site in sites.items():
+                made._sites.setdefault(key, {**site, "device": host, "order": len(made._sites)})
+            for one in ledgers:
+                ledger.join(one)
+        return made
 
     def _add(
         self,

@@ -1,0 +1,132 @@
+"""Many ranks: what each of them observed, as if one process had seen all of it; and are they replicas?
+
+Everything here is collective: under `torch.distributed` all ranks of the group have to call it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from normdoctor.errors import UsageError
+from normdoctor.probing.hooks import Collector, to_host
+from normdoctor.tracing.roles import kind_of_module
+
+#: A difference between ranks beyond this share of the largest value is one: replicas are bit-identical.
+TOLERANCE = 1e-6
+
+
+@runtime_checkable
+class Joinable(Protocol):
+    """A collector that can be sent to other ranks."""
+
+    need: str
+
+    def packed(self) -> Any:
+        """All that it has collected, as plain data and tensors on the host."""
+
+    def joined(self, parts: Sequence[Any]) -> Collector:
+        """A collector of its kind that has collected what all the parts hold; itself stays as it is."""
+
+
+def size() -> int:
+    """How many ranks there are; 1 without `torch.distributed`."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def demand_ranks() -> None:
+    """Raise UsageError where there are no ranks to gather from."""
+    if size() == 1:
+        raise UsageError(
+            "there is one process only: nothing to gather",
+            hint="Start it with torchrun and call torch.distributed.init_process_group first.",
+        )
+
+
+def gathered(value: Any) -> list[Any]:
+    """The values of all ranks, by rank."""
+    if size() == 1:
+        return [value]
+    found: list[Any] = [None] * size()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def across(collectors: Sequence[Collector]) -> dict[str, dict[str, Any]]:
+    """The figures of those collectors that can be joined, over what all ranks observed."""
+    able = [one for one in collectors if isinstance(one, Joinable)]
+    parts = gathered([one.packed() for one in able])
+    joined = [one.joined([part[place] for part in parts]) for place, one in enumerate(able)]
+    return {one.need: one.read(to_host(one.tensors()) if one.tensors() else []) for one in joined}
+
+
+def replicas(model: nn.Module, wrapper: nn.Module | None = None) -> dict[str, Any]:
+    """How far the parameters and buffers of norms differ between ranks, by name.
+
+    `difference` is the largest difference of a value between two ranks, `largest` the largest value. Empty
+    where the ranks do not hold the same model: pipelines, shards. `wrapper` is what the user trains: of
+    DistributedDataParallel it is noted whether it broadcasts buffers in front of each forward.
+    """
+    named = list(_of_norms(model))
+    layout = [(name, tuple(tensor.shape), str(tensor.dtype)) for name, _, _, tensor in named]
+    everything = [(name, tuple(one.shape)) for name, one in model.named_parameters()]
+    marks = gathered(hashlib.sha256(repr((layout, everything)).encode()).hexdigest())
+    if len(set(marks)) > 1 or not named or size() == 1 or _sharded(model):
+        return {}
+    values = torch.cat([tensor.detach().double().flatten().cpu() for *_, tensor in named])
+    clean, bad = torch.nan_to_num(values), torch.isnan(values).double()
+    most, least = _extremes(torch.cat((clean, bad)), named[0][-1].device)
+    (most, most_bad), (least, least_bad) = most.chunk(2), least.chunk(2)
+    apart = (most - least).masked_fill(most_bad != least_bad, torch.inf)
+    broadcast = getattr(wrapper, "broadcast_buffers", None) if wrapper is not None else None
+    found: dict[str, Any] = {}
+    start = 0
+    for order, (name, path, kind, tensor) in enumerate(named):
+        here = slice(start, start + tensor.numel())
+        start += tensor.numel()
+        difference = float(apart[here].max())
+        largest = float(torch.maximum(most[here].abs(), least[here].abs()).max())
+        found[name] = {
+            "module": path,
+            "kind": kind,
+            "call": 0,
+            "order": order,
+            "batches": 0,
+            "ranks": size(),
+            "difference": difference,
+            "largest": largest,
+            "broadcast": broadcast,
+            "differs": difference > TOLERANCE * largest,
+        }
+    return found
+
+
+def _extremes(values: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Elementwise maximum and minimum over ranks, by one reduction of `(values, -values)`."""
+    sent = torch.cat((values, -values))
+    sent = sent.to(device) if dist.get_backend() == "nccl" else sent
+    dist.all_reduce(sent, op=dist.ReduceOp.MAX)
+    most, negative = sent.cpu().chunk(2)
+    return most, -negative
+
+
+def _of_norms(model: nn.Module) -> Iterator[tuple[str, str, str, Tensor]]:
+    """(name, path of the module, parameter or buffer, tensor) of everything that a norm holds."""
+    for path, module in model.named_modules():
+        if kind_of_module(type(module))[1] != "norm":
+            continue
+        for kind, tensors in (("parameter", module._parameters), ("buffer", module._buffers)):
+            for name, tensor in tensors.items():
+                if tensor is not None and tensor.numel() and not is_lazy(tensor) and not tensor.is_meta:
+                    yield f"{path}.{name}" if path else name, path, kind, tensor
+
+
+def _sharded(model: nn.Module) -> bool:
+    """Does each rank hold a part of the parameters only?"""
+    return any(hasattr(one, "placements") and hasattr(one, "to_local") for one in model.parameters())
