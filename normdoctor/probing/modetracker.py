@@ -155,7 +155,9 @@ class ModeTracker:
             ]
         for place, norm in enumerate(self.norms):
             if norm.module not in self.roots:
-                self._handles.append(norm.module.register_forward_hook(_Hook(self._ran, place)))
+                # Always: a recomputation is stopped by an exception once it has what it needs.
+                hook = _Hook(self._ran, place)
+                self._handles.append(norm.module.register_forward_hook(hook, always_call=True))
 
     def detach(self) -> None:
         """Take the hooks off."""
