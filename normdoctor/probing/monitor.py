@@ -24,7 +24,7 @@ from normdoctor.probing.losses import Losses
 from normdoctor.probing.modetracker import ModeTracker
 from normdoctor.probing.plan import planned
 from normdoctor.probing.probe import Measurements
-from normdoctor.probing.ranks import across, demand_ranks, gathered, replicas
+from normdoctor.probing.ranks import everywhere
 from normdoctor.probing.series import Thinned
 from normdoctor.probing.transfer import Transfer
 from normdoctor.probing.watchfacts import WatchedFacts, with_modes
@@ -179,25 +179,19 @@ class Watch:
             self._attach()
 
     def measurements(self, *, all_ranks: bool = False) -> Measurements:
-        """What was measured so far. This reads from the device, so it waits for it.
-
-        With `all_ranks`, activations and norms are those that the ranks of `torch.distributed` saw together,
-        and norms are compared between ranks: all of them have to call it.
-        """
+        """What was measured so far, see `report`. This reads from the device, so it waits for it."""
         self._settle()
         found = self._read(Transfer(self._tensors()).wait())
         if all_ranks:
-            demand_ranks()
-            found |= across(self._observer.collectors)
-            found["ranks"] = replicas(self.model, self._wrapper)
-            found["run"] = {"source": "watch", "batches": sum(gathered(self._observer.forwards))}
+            found |= everywhere(self._observer, self._wrapper)
         self._note_history(found)
         return found
 
     def report(self, *, min_confidence: str = "medium", all_ranks: bool = False) -> Report:
         """Judge what was measured so far, by the rules that rest on measurements.
 
-        With `all_ranks`, what all ranks of `torch.distributed` saw: then all of them have to call it.
+        With `all_ranks`, of activations and norms what all ranks of `torch.distributed` saw together, and
+        norms are compared between ranks: then all of them have to call it.
         """
         measurements = self.measurements(all_ranks=all_ranks)
         attached = self._attached

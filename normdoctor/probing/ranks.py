@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from normdoctor.errors import UsageError
-from normdoctor.probing.hooks import Collector, to_host
+from normdoctor.probing.hooks import Collector, Observer, to_host
 from normdoctor.tracing.roles import kind_of_module
 
 #: A difference between ranks beyond this share of the largest value is one: replicas are bit-identical.
@@ -47,6 +47,15 @@ def demand_ranks() -> None:
             "there is one process only: nothing to gather",
             hint="Start it with torchrun and call torch.distributed.init_process_group first.",
         )
+
+
+def everywhere(observer: Observer, wrapper: nn.Module) -> dict[str, dict[str, Any]]:
+    """The measurements of a watched training over all ranks; `wrapper` is what the user trains."""
+    demand_ranks()
+    found = across(observer.collectors)
+    found["ranks"] = replicas(observer.model, wrapper)
+    found["run"] = {"source": "watch", "batches": sum(gathered(observer.forwards))}
+    return found
 
 
 def gathered(value: Any) -> list[Any]:
