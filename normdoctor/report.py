@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from normdoctor.batchsizes import SIZES, BatchSizes
 from normdoctor.errors import UsageError, near
 from normdoctor.facts import InputFact
 from normdoctor.findings import Finding, Severity, node_id
@@ -57,7 +58,8 @@ class TargetSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What was examined: one model, how it was recorded, with which inputs, and its inventory.
 
     `recorded` is `"meta"`, `"fake"`, `"real"`, or `""` where the forward could not be recorded;
-    `norms` counts the norm layers by type; `profile` is the signal by depth, where it was measured.
+    `norms` counts the norm layers by type; `profile` is the signal by depth, and `batch_sizes`
+    says how sure the statistics of each BatchNorm are, where that was measured.
     """
 
     name: str
@@ -68,6 +70,7 @@ class TargetSummary(msgspec.Struct, frozen=True, kw_only=True):
     modules: int = 0
     parameters: int = 0
     profile: tuple[ProfilePoint, ...] = ()
+    batch_sizes: tuple[BatchSizes, ...] = ()
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,6 +157,23 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             {"target": target.name, **msgspec.structs.asdict(point)}
             for target in self.targets
             for point in target.profile
+        ]
+
+    def batch_sizes(self) -> list[dict[str, Any]]:
+        """The small-batch advisor as plain data: a row for each BatchNorm that was measured.
+
+        Its keys are `target`, the fields of `normdoctor.batchsizes.BatchSizes`, and `n_eff` and
+        `error_of_mean` by batch size from 1 to 256.
+        """
+        return [
+            {
+                "target": target.name,
+                **msgspec.structs.asdict(row),
+                "n_eff": {size: row.n_eff(size) for size in SIZES},
+                "error_of_mean": {size: row.error_of_mean(size) for size in SIZES},
+            }
+            for target in self.targets
+            for row in target.batch_sizes
         ]
 
     def to_dict(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from normdoctor.profile import profile_of
 from normdoctor.report import NO_DATA, Problem, Report, RuleResult, TargetSummary, at_least
 from normdoctor.rules.base import Rule
 from normdoctor.rules.runs import Crash, Run, RunRule, Unrecorded
+from normdoctor.rules.smallbatch import batch_sizes
 from normdoctor.rules.tool.rule_crashed import RuleCrashed
 from normdoctor.suppression import Suppressed, Suppressions
 
@@ -324,6 +325,7 @@ def _summary(facts: Facts) -> TargetSummary:
         modules=len(facts.modules),
         parameters=count_parameters(facts),
         profile=profile_of(facts),
+        batch_sizes=batch_sizes(facts),
     )
 
 

@@ -88,7 +88,7 @@ def remainder(site: Site) -> float:
     """Which share of the running statistics is still their initial value (mean 0, variance 1).
 
     (1 - momentum)^n after n batches, where they are counted. Otherwise the share that fits the channels
-    best, if it is the same for all: running = (1 - share) * measured + share * initial.
+    best, if it fits most of them: running = (1 - share) * measured + share * initial.
     """
     figures = site.figures
     counted = figures.get("batches_tracked")
@@ -96,35 +96,22 @@ def remainder(site: Site) -> float:
         seen = counted[0] if site.source != "watch" else counted[1]
         momentum = figures["momentum"]
         return float((1 - momentum) ** seen) if 0 < momentum < 1 and seen < YOUNG else 0.0
-    which = "last_running_var" if site.source == "watch" else "running_var"
-    measured = figures["batch_variance"] if site.source == "watch" else figures["variance"]
-    shares = [
-        (running - variance) / (1 - variance)
-        for running, variance in zip(figures[which], measured, strict=True)
-        if abs(1 - variance) > 0.2
-    ]
-    if not shares:
+    watched = site.source == "watch"
+    held = ("last_running_mean", "last_running_var") if watched else ("running_mean", "running_var")
+    measured = figures["batch_variance"] if watched else figures["variance"]
+    channels = list(zip(figures["mean"], measured, figures[held[0]], figures[held[1]], strict=True))
+    shares = [(running - v) / (1 - v) for _, v, _, running in channels if abs(1 - v) > 0.2]
+    share = median(shares) if shares else 0.0
+    if not 0.02 < share < 0.98:
         return 0.0
-    middle = median(shares)
-    spread = median(abs(share - middle) for share in shares)
-    return min(max(middle, 0.0), 1.0) if spread < 0.1 else 0.0
+    fits = [
+        abs(running_mean / (1 - share) - mean) < 0.5 * math.sqrt(v)
+        and 0.5 * v < (running - share) / (1 - share) < 2 * v
+        for mean, v, running_mean, running in channels
+    ]
+    return share if sum(fits) > 0.75 * len(fits) else 0.0
 
 
 def initial(means: Sequence[float], variances: Sequence[float]) -> bool:
     """Are these the statistics that a BatchNorm starts with?"""
     return all(mean == 0 for mean in means) and all(variance == 1 for variance in variances)
-
-
-def comparable_sites(graph: Graph) -> Iterator[Site]:
-    """The BatchNorms whose input is what it is in a trained network.
-
-    In train mode all of them; in eval mode those up to the first whose running statistics are initial, or
-    hold a part of their initial values still: what it hands on has another scale than in training.
-    """
-    for site in norm_sites(graph):
-        yield site
-        figures = site.figures
-        if not figures["tracked"] or figures["training"]:
-            continue
-        if initial(figures["running_mean"], figures["running_var"]) or remainder(site) > 0.02:
-            return

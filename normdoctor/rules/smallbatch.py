@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any
 
+from normdoctor.batchsizes import BatchSizes
 from normdoctor.facts import Facts
 from normdoctor.graph import Graph
 from normdoctor.rules.batchstats import (
     effective,
-    error_of_mean,
     initial,
     norm_sites,
     smallest_batch,
@@ -23,8 +21,6 @@ from normdoctor.rules.sites import Site
 WARNING = 0.18
 #: From here on accuracy falls by several percent: fewer than 11 independent values.
 ERROR = 0.30
-#: The batch sizes of the advisor's table.
-BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 #: A batch that is too small by no more than this can be mended by a larger one, or by more devices.
 WITHIN_REACH = 4
 
@@ -88,29 +84,25 @@ def advice(site: Site, batch: int, needed: int) -> str:
     return "Use batch renormalization, or running statistics; accumulating gradients does not help."
 
 
-def rows(facts: Facts, limit: float = WARNING) -> Iterator[dict[str, Any]]:
-    """One row a BatchNorm that was measured: n_eff and the standard error of the mean by batch size.
-
-    `per_sample` is how many independent values a sample is worth, `batch` the batch size that was seen,
-    `passes` the smallest one whose standard error is at most `limit`.
-    """
-    graph = Graph(facts)
+def batch_sizes(facts: Facts, limit: float = WARNING) -> tuple[BatchSizes, ...]:
+    """The figures of every BatchNorm that was measured; a standard error of `limit` passes."""
     run = (facts.measurements or {}).get("run", {})
-    for site in norm_sites(graph):
+    found = []
+    for site in norm_sites(Graph(facts)):
         per_sample = effective(site)
-        if per_sample is None:
-            continue
-        batch, needed = usual_batch(site, run), smallest_batch(per_sample, limit)
-        yield {
-            "module": site.module,
-            "call": site.figures["call"],
-            "channels": site.units,
-            "positions": site.figures["positions"],
-            "samples": site.observations,
-            "per_sample": per_sample,
-            "batch": batch,
-            "n_eff": {size: per_sample * size for size in BATCHES},
-            "error": {size: error_of_mean(per_sample, size) for size in BATCHES},
-            "passes": needed,
-            "instead": alternative(site, batch, needed),
-        }
+        if per_sample is not None:
+            batch, needed = usual_batch(site, run), smallest_batch(per_sample, limit)
+            found.append(
+                BatchSizes(
+                    module=site.module,
+                    call=site.figures["call"],
+                    channels=site.units,
+                    positions=site.figures["positions"],
+                    samples=site.observations,
+                    per_sample=per_sample,
+                    batch=batch,
+                    passes=needed,
+                    instead=alternative(site, batch, needed),
+                )
+            )
+    return tuple(found)

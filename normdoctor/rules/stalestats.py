@@ -6,11 +6,23 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from normdoctor.rules.batchstats import effective, initial, live_channels, remainder, usual_batch
+from normdoctor.graph import Graph
+from normdoctor.rules.batchstats import (
+    effective,
+    initial,
+    live_channels,
+    norm_sites,
+    remainder,
+    usual_batch,
+)
 from normdoctor.rules.sites import Site
 
 #: Above this share, running statistics are those of a layer that was hardly trained.
 FRESH = 0.95
+#: When a channel is stale: standard errors and standard deviations of the mean, factor of the variance.
+Z, SHIFT, RATIO = 5.0, 0.5, 2.0
+#: A layer is stale with more than this share of such channels.
+SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -66,7 +78,7 @@ def deviations(site: Site) -> Iterator[Deviation]:
         )
 
 
-def stale_channels(site: Site, z: float, shift: float, ratio: float) -> list[Deviation]:
+def stale_channels(site: Site, z: float = Z, shift: float = SHIFT, ratio: float = RATIO) -> list[Deviation]:
     """The channels whose running statistics are off by more than noise, and by enough to matter.
 
     Either the mean, by more than `z` standard errors and `shift` standard deviations, or the variance, by a
@@ -80,3 +92,20 @@ def stale_channels(site: Site, z: float, shift: float, ratio: float) -> list[Dev
     return [
         one for one in deviations(site) if (one.z > z and one.shift > shift) or abs(one.log_ratio) > least
     ]
+
+
+def comparable_sites(graph: Graph) -> Iterator[Site]:
+    """The BatchNorms whose input is what it is in a trained network.
+
+    In train mode all of them; in eval mode those up to the first whose running statistics are initial, hold a
+    part of their initial values still, or are stale: what it hands on has another scale than in training.
+    """
+    for site in norm_sites(graph):
+        yield site
+        figures = site.figures
+        if not figures["tracked"] or figures["training"]:
+            continue
+        if initial(figures["running_mean"], figures["running_var"]) or remainder(site) > 0.02:
+            return
+        if len(stale_channels(site)) > SHARE * max(len(live_channels(site)), 1):
+            return

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from normdoctor.findings import Applicability, Finding, Fix
 from normdoctor.output import Format
+from normdoctor.output.batchtable import asked_for, batch_table
 from normdoctor.output.excerpt import excerpt
 from normdoctor.output.profile import chart
 from normdoctor.output.summary import LOOKS, epilogue, preamble
@@ -25,12 +26,17 @@ APPLICABILITY = {
 
 
 def render(report: Report, style: Style) -> str:
-    """Write notes, a block for each finding, with -v the signal by depth, and the coverage."""
+    """Write notes, a block for each finding, with -v the signal by depth, and the coverage.
+
+    Statistics by batch size stand there as well, also where nothing but ND701 was asked for.
+    """
     several = len(report.targets) > 1
     parts = ["\n".join(block(finding, style, several=several)) for finding in report.findings]
     notes = preamble(report, style)
     if style.verbosity > 0:
         parts += [text for target in report.targets if (text := _profile(target, style, several=several))]
+    if style.verbosity > 0 or asked_for(report):
+        parts += [text for target in report.targets if (text := _batches(target, style, several=several))]
     closing = epilogue(report, style)
     if notes:
         parts.insert(0, "\n".join(notes))
@@ -42,6 +48,12 @@ def render(report: Report, style: Style) -> str:
 def _profile(target: TargetSummary, style: Style, *, several: bool) -> str:
     title = f"signal by depth{f' of {style.clean(target.name)}' if several else ''}:"
     text = chart(target.profile, style)
+    return f"{style.paint(title, 'bold')}\n{text}" if text else ""
+
+
+def _batches(target: TargetSummary, style: Style, *, several: bool) -> str:
+    title = f"statistics by batch size{f' of {style.clean(target.name)}' if several else ''}:"
+    text = batch_table(target.batch_sizes, style)
     return f"{style.paint(title, 'bold')}\n{text}" if text else ""
 
 

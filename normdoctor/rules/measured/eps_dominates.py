@@ -8,8 +8,9 @@ from statistics import median
 from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules import base
-from normdoctor.rules.batchstats import comparable_sites, live_channels
+from normdoctor.rules.batchstats import live_channels
 from normdoctor.rules.sites import Site
+from normdoctor.rules.stalestats import comparable_sites
 
 
 class EpsDominates(base.Rule):
@@ -18,7 +19,8 @@ class EpsDominates(base.Rule):
     ## What it does
     Compares the measured variance of each channel with eps. A channel with variance v leaves the norm with a
     standard deviation of sqrt(v/(v + eps)), before the scale: 0.95 at v = 10 eps, 0.71 at v = eps. Reported
-    is a layer where v < eps in more than 10 % of the channels that vary at all.
+    is the first layer where v < eps in more than 10 % of the channels that vary at all; what it hands on is
+    too small as well, so that norms behind it may follow.
 
     ## Why is this bad?
     The layer then divides by sqrt(eps), a constant, and does not normalize: its output keeps the scale of its
@@ -76,20 +78,26 @@ class EpsDominates(base.Rule):
         share: float = 0.10
 
     def check(self, graph: Graph) -> Iterator[Finding]:
-        """Judge every BatchNorm whose input is that of a training or of a trained network."""
+        """Name the first BatchNorm of those whose input is that of a training or of a trained network."""
+        found = []
         for site in comparable_sites(graph):
             variances = [site.figures["variance"][channel] for channel in live_channels(site)]
             low = [one for one in variances if one < self.options.factor * site.figures["eps"]]
             if low and len(low) > self.options.share * len(variances):
-                yield self._finding(graph, site, len(variances), low)
+                found.append((site, len(variances), low))
+        if found:
+            yield self._finding(graph, *found[0], [site.module for site, *_ in found[1:]])
 
-    def _finding(self, graph: Graph, site: Site, channels: int, low: list[float]) -> Finding:
+    def _finding(
+        self, graph: Graph, site: Site, channels: int, low: list[float], behind: list[str]
+    ) -> Finding:
         eps, variance = site.figures["eps"], median(low)
         leaves = (variance / (variance + eps)) ** 0.5
         return self.finding(
             graph,
             f"{len(low)} of {channels} channels of {{modules}} vary by less than its eps ({eps:.3g}): their "
-            f"variance is {variance:.2g}, so they leave it with a standard deviation of {leaves:.2g}, not 1",
+            f"variance is {variance:.2g}, so they leave it with a standard deviation of {leaves:.2g}, not 1"
+            + (f" ({len(behind)} norms behind it have the same)" if behind else ""),
             node=site.node(graph),
             module=site.module,
             evidence={
@@ -98,6 +106,7 @@ class EpsDominates(base.Rule):
                 "variance": variance,
                 "eps": eps,
                 "std_of_output": round(leaves, 5),
+                "behind": behind,
                 "source": site.source,
             },
             help="Scale the inputs or the weights in front of it up, or lower eps.",

@@ -9,9 +9,17 @@ from statistics import median
 from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules import base
-from normdoctor.rules.batchstats import comparable_sites
 from normdoctor.rules.sites import Site
-from normdoctor.rules.stalestats import Deviation, deviations, stale_channels
+from normdoctor.rules.stalestats import (
+    RATIO,
+    SHARE,
+    SHIFT,
+    Deviation,
+    Z,
+    comparable_sites,
+    deviations,
+    stale_channels,
+)
 
 
 class StaleRunningStats(base.Rule):
@@ -86,10 +94,10 @@ class StaleRunningStats(base.Rule):
     class Options(base.RuleOptions, frozen=True, kw_only=True):
         """When a channel is stale, the share of such channels, and the least evidence."""
 
-        z: float = 5.0
-        shift: float = 0.5
-        ratio: float = 2.0
-        share: float = 0.25
+        z: float = Z
+        shift: float = SHIFT
+        ratio: float = RATIO
+        share: float = SHARE
         batches: int = 2
 
     def check(self, graph: Graph) -> Iterator[Finding]:

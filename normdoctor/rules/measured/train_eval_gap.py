@@ -18,11 +18,12 @@ class TrainEvalGap(base.Rule):
     Runs the model in eval mode twice on the same batch: once with every BatchNorm on its running statistics,
     once on those of the batch, and compares the outputs. The statistics of a batch differ from another's by
     chance; how much that moves the outputs is measured by normalizing each half of the batch by itself. A
-    gap above a quarter of the outputs' standard deviation and above three times that noise is reported,
-    at the layer that moves the output most when it alone uses the batch's statistics.
+    gap above a quarter of the outputs' standard deviation and above three times that noise is reported. The
+    layers go over to the batch's statistics one after the other, from the first to the last; the finding
+    stands at the one with which the gap falls most.
 
-    Networks whose running statistics are all initial are silent, and of statistics that are still warming up
-    (fewer than 100 batches) the part that is their initial value is taken out first.
+    Networks with running statistics that are initial, or hold a part of their initial values still (fewer
+    than 100 batches at the usual momentum), are silent.
 
     ## Why is this bad?
     What was trained is the network on batch statistics, and what is used is the one on running statistics:
@@ -94,12 +95,11 @@ class TrainEvalGap(base.Rule):
     def _finding(self, graph: Graph, found: dict[str, Any], source: str) -> Finding:
         first = found["layers"][0]
         site = Site("", first, source)
-        alone = f"it alone accounts for {first['gap']:.2g}" if first["gap"] > 0 else "it is the furthest off"
         return self.finding(
             graph,
             f"with batch statistics in place of running ones the outputs change by {found['gap']:.2g} of "
-            f"their standard deviation, where batch noise explains {found['noise']:.2g}; {{modules}} "
-            f"contributes most ({alone})",
+            f"their standard deviation, where batch noise explains {found['noise']:.2g}; most of it "
+            f"({first['gap']:.2g}) arises at {{modules}}",
             node=site.node(graph),
             module=site.module,
             evidence={
