@@ -21,13 +21,16 @@ LISTED = 16384  # the values of tensors with one axis and no more elements are l
 
 def weight_facts(
     parts: Inventory, *, filled: bool, truncations: Mapping[int, Truncation] | None = None
-) -> dict[str, WeightFact]:
-    """Statistics by name, for every floating tensor that has values.
+) -> dict[str, WeightFact] | None:
+    """Statistics by name, for every floating tensor that has values; None where parameters have none.
 
+    A model with parameters on meta waits for its weights: what else it holds was not initialized either.
     `filled` says that the model was built under torch's deterministic fill, so that NaN marks memory
     that nobody wrote. `truncations` holds what truncated normals were drawn with, by the address of their
     memory.
     """
+    if any(e.tensor.is_meta and isinstance(e.tensor, torch.nn.Parameter) for e in parts.tensors.values()):
+        return None
     found = {}
     with torch.no_grad():
         for entry in parts.tensors.values():

@@ -47,3 +47,31 @@ def test_an_activation_stands_between():
 @pytest.mark.parametrize("second", [UP, SAME])
 def test_few_values_between_are_a_bottleneck(second):
     assert lines(DOWN, NORM, second) == []
+
+
+SHARED = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, layers):
+        super().__init__()
+        self.block = nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 16))
+        self.out = nn.ModuleList(nn.Linear(16, 16) for _ in range(layers))
+
+    def forward(self, x):
+        for layer in self.out:
+            x = x + layer(self.block(x))
+        return x
+
+
+model = Net({layers})
+inputs = torch.randn(2, 5, 16)
+"""
+
+
+@pytest.mark.parametrize(("layers", "found"), [(1, ["ND301"]), (3, [])])
+def test_a_first_layer_that_several_share(layers, found):
+    report = check_source(SHARED.format(layers=layers), select=["ND301"])
+    assert [finding.code for finding in report.findings] == found

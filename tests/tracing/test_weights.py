@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from normdoctor import check
 from normdoctor.tracing.slices import effective_spectral_norms, equal_slices
 from normdoctor.tracing.weights import CHUNK, describe
 
@@ -210,3 +211,11 @@ def test_effective_spectral_norm():
 
 def test_pieces_are_bounded():
     assert CHUNK * 4 <= 1 << 26
+
+
+def test_a_model_that_waits_for_its_weights():
+    model = nn.Sequential(nn.Linear(4, 4, device="meta"), nn.Linear(4, 4))
+    report = check(model, torch.zeros(2, 4, device="meta"))
+    assert {r.reason for r in report.results if r.code == "ND405"} == {
+        "the values of the weights are not known"
+    }

@@ -127,6 +127,7 @@ class LinearAfterLinear(Rule):
         """Walk back from each linear layer to the one in front of it."""
         pairs: dict[tuple[str, str], tuple[Node, Node, tuple[int, int, int]]] = {}
         sources: dict[str, set[str]] = {}
+        targets: dict[str, set[str]] = {}
         for second in graph.by_role("linear"):
             if second.kind not in _LAYERS:
                 continue
@@ -135,13 +136,15 @@ class LinearAfterLinear(Rule):
             sources.setdefault(graph.label(second), set()).add(graph.label(first) if first else "")
             if first is None or first.kind not in _LAYERS:
                 continue
+            targets.setdefault(graph.label(first), set()).add(graph.label(second))
             key = (graph.label(first), graph.label(second))
             sizes = self._sizes(graph, first, second, chain)
             if key not in pairs and sizes and not self._meant(graph, first, second, chain, sizes):
                 pairs[key] = (first, second, sizes)
-        for (_, name), (first, second, sizes) in pairs.items():
-            # A head that is shared by several layers cannot be merged with one of them.
-            if owner(graph, second) is None or len(sources[name]) == 1:
+        for (before, name), (first, second, sizes) in pairs.items():
+            # A layer that several share, on either side, cannot be merged with one of them.
+            shared = owner(graph, second) is not None and len(sources[name]) > 1
+            if not shared and (owner(graph, first) is None or len(targets[before]) == 1):
                 yield self._report(graph, first, second, sizes)
 
     @staticmethod
