@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
@@ -73,18 +73,45 @@ def matrices(graph: Graph, least: int) -> list[Trained]:
     return [one for one in trained(graph) if one.trains and one.is_matrix and one.figures["seen"] >= least]
 
 
-def relative_rms(weights: Sequence[Trained]) -> list[tuple[list[float], float]]:
-    """For each look that holds numbers: gradient RMS of each weight, and the median of those above zero.
+class Profile(NamedTuple):
+    """Gradient RMS of each weight at one look, NaN where it had no gradient; figures of those above zero.
 
-    A weight without a gradient at that look counts as NaN.
+    `median` is over all layers, `low` their lower quartile; `tail` is the median of the last quarter of the
+    layers (two or more), which the backward reaches first, and `top` the largest of those.
     """
-    looks = []
+
+    values: list[float]
+    median: float
+    low: float
+    tail: float
+    top: float
+
+
+def profiles(weights: Sequence[Trained]) -> list[Profile]:
+    """The profile of each look whose gradients are finite."""
+    found = []
     for row in zip(*(one.rms() for one in weights), strict=True):
         values = [math.nan if value is None else value for value in row]
-        finite = [value for value in values if value > 0 and math.isfinite(value)]
-        if finite and not any(math.isinf(value) for value in values):
-            looks.append((values, median(finite)))
-    return looks
+        positive = sorted(value for value in values if value > 0)
+        last = [value for value in values[-max(2, len(values) // 4) :] if value > 0]
+        if not positive or not last or any(math.isinf(value) for value in values):
+            continue
+        low = positive[len(positive) // 4]
+        found.append(Profile(values, median(positive), low, median(last), max(last)))
+    return found
+
+
+def rounded(one: Trained, looks: int) -> tuple[float, float]:
+    """Of a gradient in fp16: the share of zeros, and of the others on its lowest grid (medians).
+
+    Zeros where fp16 is not used, or was not in so many looks.
+    """
+    pairs = zip(one.figures.get("zeros", ()), one.figures.get("grid", ()), strict=True)
+    known = [(zeros, grid) for zeros, grid in pairs if zeros is not None and grid is not None]
+    if len(known) < looks:
+        return 0.0, 0.0
+    zeros, grid = (median(values) for values in zip(*known, strict=True))
+    return zeros, grid
 
 
 def place_of(graph: Graph, one: Trained) -> Location | None:

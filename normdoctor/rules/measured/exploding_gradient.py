@@ -9,7 +9,7 @@ from statistics import median
 from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules import base
-from normdoctor.rules.training import matrices, place_of, relative_rms, spread_over, trained
+from normdoctor.rules.training import matrices, place_of, profiles, spread_over, trained
 
 
 class ExplodingGradient(base.Rule):
@@ -18,13 +18,13 @@ class ExplodingGradient(base.Rule):
     ## What it does
     Judges, in a watched training, the gradients as the optimizer gets them:
 
-    - the root mean square of one layer's gradient is above 1e4 times the median of all layers and of the
-      last layer, in each of the last three looks;
+    - the root mean square of one layer's gradient is above 1e4 times that of each of the last
+      quarter of the layers, and of the lower quartile of all, in each of the last three looks;
     - the norm of the whole gradient is above 100 times its median over the earlier looks, in each of the
       last two looks.
 
-    The last layer is asked as well, since the median is small where most layers stand in branches that start
-    near zero (LayerScale).
+    The backward comes from the last layers, so a gradient that explodes is small there. The median of all
+    layers is no measure: most of them may stand in branches that start near zero (LayerScale).
 
     ## Why is this bad?
     One step along such a gradient undoes what was learned, or ends in NaN. Within a network, gradients that
@@ -102,32 +102,28 @@ class ExplodingGradient(base.Rule):
 
     def _layers(self, graph: Graph) -> Iterator[Finding]:
         weights = matrices(graph, self.options.looks)
-        looks = relative_rms(weights)[-self.options.looks :]
+        looks = profiles(weights)[-self.options.looks :]
         if len(weights) < self.options.layers or len(looks) < self.options.looks:
             return
         large = [
             place
             for place in range(len(weights))
-            if all(
-                values[place] > self.options.times * max(middle, values[-1], values[-2])
-                for values, middle in looks
-            )
+            if all(look.values[place] > self.options.times * max(look.low, look.top) for look in looks)
         ]
         if not large:
             return
-        values, middle = looks[-1]
+        values, usual = looks[-1].values, max(looks[-1].low, looks[-1].top)
         place = large[-1]  # the backward reaches it first
         one = weights[place]
         finding = self.finding(
             graph,
-            f"the gradient of `{one.name}` explodes: its RMS is {values[place]:.2g}, "
-            f"{values[place] / middle:.1g} times the median over {len(weights)} layers, in each of the last "
-            f"looks",
+            f"the gradient of `{one.name}` explodes: its RMS is {values[place]:.2g}, {values[place] / usual:.1g} "
+            f"times what is usual in the {len(weights)} layers, in each of the last looks",
             module=one.module,
             location=place_of(graph, one),
             evidence={
                 "rms": values[place],
-                "median": middle,
+                "usual": usual,
                 "looks": one.looks,
                 "profile": {other.name: value for other, value in zip(weights, values, strict=True)},
             },
@@ -143,7 +139,7 @@ class ExplodingGradient(base.Rule):
             return
         *earlier, before, last = totals
         usual = median(earlier)
-        if min(before, last) <= max(self.options.growth * usual, *earlier):
+        if min(before, last) <= max(self.options.growth * usual, *totals[: len(totals) // 2]):
             return
         yield self.finding(
             graph,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from statistics import median
 
-from normdoctor.findings import Finding, Severity
+from normdoctor.findings import Confidence, Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules import base
-from normdoctor.rules.training import Trained, place_of, spread_over, trained
+from normdoctor.rules.training import Trained, place_of, rounded, spread_over, trained
 
 
 class HalfGradientUnderflow(base.Rule):
@@ -19,7 +18,8 @@ class HalfGradientUnderflow(base.Rule):
     three looks or more most of them are zero, and most of the others are below 6.1e-5, the least normal
     number of fp16, and whole multiples of 6.0e-8, its least positive one: they were rounded to that grid, and
     the zeros were rounded away. Zeros of other causes (dead units, rows of a table that were not used)
-    stand beside gradients of any size and are not meant.
+    stand beside gradients of any size and are not meant. Layers with nothing but zeros are named beside
+    such layers, or where no parameter of the model has a gradient at all.
 
     ## Why is this bad?
     What is below 3e-8 is lost. In fp32 those entries would not be zero.
@@ -96,23 +96,33 @@ class HalfGradientUnderflow(base.Rule):
 
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Judge the weights of all layers."""
-        for one in trained(graph):
-            shares = one.figures.get("zeros")
-            if not one.is_matrix or not shares:
-                continue
-            pairs = zip(shares, one.figures["grid"], strict=True)
-            known = [(zeros, grid) for zeros, grid in pairs if zeros is not None and grid is not None]
-            if len(known) < self.options.looks:
-                continue
-            zeros, grid = (median(values) for values in zip(*known, strict=True))
+        weights = [one for one in trained(graph) if one.is_matrix and one.figures.get("zeros")]
+        shares = {one.name: rounded(one, self.options.looks) for one in weights}
+        lost = [one for one in weights if shares[one.name][0] == 1]
+        for one in weights:
+            zeros, grid = shares[one.name]
             if self.options.zeros < zeros < 1 and grid > self.options.grid:
                 yield self._finding(graph, one, zeros, grid)
+        # Behind a rounded gradient there may be none at all; or nothing but zero comes from the loss.
+        some = any(grid > self.options.grid for _, grid in shares.values())
+        if lost and (some or self._nothing_left(graph)):
+            for one in lost if some else lost[-1:]:
+                yield self._finding(graph, one, 1.0, 0.0)
+
+    def _nothing_left(self, graph: Graph) -> bool:
+        """Has no parameter a gradient, also not the last bias, to which the loss itself gives it?"""
+        seen = [one for one in trained(graph) if one.trains and one.figures["seen"] >= self.options.looks]
+        return bool(seen) and all(one.figures["zero"] == one.figures["seen"] for one in seen)
 
     def _finding(self, graph: Graph, one: Trained, zeros: float, grid: float) -> Finding:
+        told = (
+            f"{zeros:.0%} of the gradient of {{modules}} are zero and {grid:.0%} of the rest are among the "
+            "smallest numbers of fp16: the others were rounded to zero"
+        )
         finding = self.finding(
             graph,
-            f"{zeros:.0%} of the gradient of {{modules}} are zero and {grid:.0%} of the rest are among the "
-            "smallest numbers of fp16: the others were rounded to zero",
+            told if zeros < 1 else "the gradient of {modules} is zero throughout in fp16",
+            confidence=self.confidence if zeros < 1 else Confidence.MEDIUM,
             module=one.module,
             location=place_of(graph, one),
             evidence={"zeros": zeros, "grid": grid, "looks": one.looks, "parameter": one.name},

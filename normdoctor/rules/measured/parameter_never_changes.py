@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from statistics import median
 
@@ -18,8 +19,8 @@ class ParameterNeverChanges(base.Rule):
     Compares, in a watched training, up to 1024 entries of each parameter before and after the optimizer's
     step. Says so where they had a gradient in five looks or more and not one of them ever changed.
 
-    Parameters whose gradient is rounding noise are left out (below 1e-3 of the usual RMS): a bias in front
-    of a BatchNorm has no gradient but that.
+    Parameters whose gradient is rounding noise are left out (an RMS below 1e-4 of the largest): a bias in
+    front of a BatchNorm has no gradient but that, and weights behind a LayerScale of 1e-6 next to none.
 
     ## Why is this bad?
     The parameter is not trained. Usual causes: a learning rate of zero for its group, weights in bf16 or
@@ -89,22 +90,22 @@ class ParameterNeverChanges(base.Rule):
     needs = frozenset({"gradients", "updates"})
 
     class Options(base.RuleOptions, frozen=True, kw_only=True):
-        """The least evidence, and the share of the usual gradient below which it is noise."""
+        """The least evidence, and the share of the largest gradient below which it is noise."""
 
         looks: int = 5
-        noise: float = 1e-3
+        noise: float = 1e-4
 
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Judge every parameter that an optimizer steps with."""
         sizes = {one.name: self._size(one) for one in trained(graph)}
-        usual = median([size for size in sizes.values() if size > 0] or [0.0])
+        largest = max(sizes.values(), default=0.0)
         still = [
             one
             for one in trained(graph, "updates")
             if one.figures["moved"] >= self.options.looks
             and one.figures["still"] == one.figures["moved"]
             and one.figures["trainable"]
-            and sizes.get(one.name, 0.0) > self.options.noise * usual
+            and sizes.get(one.name, 0.0) > self.options.noise * largest
         ]
         by_layer: dict[str, list[Trained]] = {}
         for one in still:
@@ -113,7 +114,7 @@ class ParameterNeverChanges(base.Rule):
             yield self._finding(graph, path, members)
 
     def _size(self, one: Trained) -> float:
-        sizes = [value for value in one.rms() if value is not None and value == value]  # noqa: PLR0124
+        sizes = [value for value in one.rms() if value is not None and math.isfinite(value)]
         return median(sizes) if sizes else 0.0
 
     def _finding(self, graph: Graph, path: str, members: list[Trained]) -> Finding:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules import base
-from normdoctor.rules.training import Trained, matrices, place_of, relative_rms, spread_over
+from normdoctor.rules.training import Profile, Trained, matrices, place_of, profiles, spread_over
 
 
 class VanishingGradient(base.Rule):
@@ -15,9 +15,10 @@ class VanishingGradient(base.Rule):
 
     ## What it does
     Compares, in a watched training, the root mean square of the gradient of every layer's weight with the
-    median over all layers. Says so where the first layers, without a gap from the input on, stay below 1e-4
-    of the median in each of the last three looks or more. Gradients are read as the optimizer gets them; a
-    common factor (a `GradScaler`, clipping by norm) plays no part.
+    median over all layers, or over the last quarter of them if that is larger. Says so where the first
+    layers, without a gap from the input on, stay below 1e-4 of it in each of the last three looks.
+    Gradients are read as the optimizer gets them; a common factor (a `GradScaler`, clipping by norm) plays
+    no part.
 
     Layers in the middle whose gradient is small while the first ones learn are not judged: branches behind
     a LayerScale or a gamma that starts at zero are meant to be so. An exact zero is ND803.
@@ -99,32 +100,30 @@ class VanishingGradient(base.Rule):
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Judge the first layers together."""
         weights = matrices(graph, self.options.looks)
-        looks = relative_rms(weights)[-self.options.looks :]
+        looks = profiles(weights)[-self.options.looks :]
         if len(weights) < self.options.layers or len(looks) < self.options.looks:
             return
         faint: list[Trained] = []
         for place, one in enumerate(weights):
-            if not all(0 < values[place] < self.options.share * middle for values, middle in looks):
+            if not all(0 < look.values[place] < self.options.share * reference(look) for look in looks):
                 break
             faint.append(one)
         if faint:
             yield self._finding(graph, weights, faint, looks[-1])
 
-    def _finding(
-        self, graph: Graph, weights: list[Trained], faint: list[Trained], look: tuple[list[float], float]
-    ) -> Finding:
-        values, middle = look
+    def _finding(self, graph: Graph, weights: list[Trained], faint: list[Trained], look: Profile) -> Finding:
+        values, usual = look.values, reference(look)
         first = faint[0]
         others = f" (and of {len(faint) - 1} more layers behind it)" if len(faint) > 1 else ""
         finding = self.finding(
             graph,
-            f"the gradient of `{first.name}`{others} fades: its RMS is {values[0]:.2g}, "
-            f"{values[0] / middle:.1g} of the median over {len(weights)} layers, in each of the last looks",
+            f"the gradient of `{first.name}`{others} fades: its RMS is {values[0]:.2g}, {values[0] / usual:.1g} "
+            f"of what is usual in the {len(weights)} layers, in each of the last looks",
             module=first.module,
             location=place_of(graph, first),
             evidence={
                 "rms": values[0],
-                "median": middle,
+                "usual": usual,
                 "layers": len(faint),
                 "looks": first.looks,
                 "profile": {one.name: value for one, value in zip(weights, values, strict=True)},
@@ -133,3 +132,8 @@ class VanishingGradient(base.Rule):
             "the variance.",
         )
         return spread_over(finding, [one.module for one in faint])
+
+
+def reference(look: Profile) -> float:
+    """What a gradient is compared with: where most layers are faint, the last ones are not."""
+    return max(look.median, look.tail)

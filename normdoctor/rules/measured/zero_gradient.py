@@ -8,7 +8,15 @@ from normdoctor.findings import Confidence, Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules import base
 from normdoctor.rules.layers import BATCH_NORMS
-from normdoctor.rules.training import Trained, norm_modes, place_of, spread_over, trained
+from normdoctor.rules.training import (
+    FEWEST_STEPS,
+    Trained,
+    norm_modes,
+    place_of,
+    rounded,
+    spread_over,
+    trained,
+)
 
 
 class ZeroGradient(base.Rule):
@@ -19,7 +27,7 @@ class ZeroGradient(base.Rule):
     BatchNorms run although their parameters never get a gradient: their forward does not use them. Biases
     and scales count where all parameters of their layer are without gradient.
 
-    Silent are parameters that are in no optimizer, layers that did not run in every look (experts that
+    Silent are gradients that fp16 rounds to zero (ND806), parameters that are in no optimizer, layers that did not run in every look (experts that
     were not chosen), and gradients that are zero at first only, as those of a branch behind a scale that
     starts at zero.
 
@@ -94,6 +102,8 @@ class ZeroGradient(base.Rule):
 
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Judge every layer with trainable parameters."""
+        if any(rounded(one, FEWEST_STEPS)[1] > 0.5 for one in trained(graph)):
+            return  # ND806: the zeros were rounded
         layers: dict[str, list[Trained]] = {}
         for one in trained(graph):
             if one.trains and one.looks >= self.options.looks and "expert" not in one.name.lower():
