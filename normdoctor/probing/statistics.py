@@ -5,6 +5,7 @@ Nothing here waits for the device, and what is kept in Python follows from shape
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -78,6 +79,14 @@ def rows_of(
     rows = torch.stack(
         [row.to(wide) for row in (finite * n, mean, variance * n, least, most, active, low, high, level)]
     )
-    empty = torch.tensor([0, 0, 0, math.inf, -math.inf, 0, 0, 0, 0], dtype=wide, device=rows.device)
-    rows = torch.where(finite, rows, empty.unsqueeze(1))
+    rows = torch.where(finite, rows, _nothing(rows.device, wide))
     return torch.cat((rows, (~finite).to(wide).unsqueeze(0)))
+
+
+@functools.lru_cache(maxsize=16)
+def _nothing(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The rows of a unit without observations, made on the device: a copy to it would make the host wait."""
+    rows = torch.zeros(9, 1, dtype=dtype, device=device)
+    rows[3].fill_(math.inf)
+    rows[4].fill_(-math.inf)
+    return rows

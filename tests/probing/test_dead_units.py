@@ -236,3 +236,30 @@ def test_a_budget_thins_batches():
     observer = observing(model, budget=50)
     model(torch.randn(100, 4))
     assert seen(observer)["1:relu"]["observations"] == 5
+
+
+@pytest.mark.parametrize("act", ["sigmoid", "tanh", "hardsigmoid", "hardtanh"])
+def test_saturation_is_measured_as_by_rakitianskaia_and_engelbrecht(act):
+    """phi = sum(abs(mean of bin) * count) / sum(count) over ten bins of the outputs scaled to [-1, 1]."""
+    torch.manual_seed(0)
+    model, data = nn.Sequential(nn.Linear(4, 6), _ACTS[act]()), [torch.randn(50, 4) * 3 for _ in range(3)]
+    ((_, figures),) = probe(model, data).items()
+    with torch.no_grad():
+        values = torch.cat([model(x) for x in data]).double()
+    scaled = values * 2 - 1 if "sigmoid" in act else values
+    bins = ((scaled + 1) * 5).long().clamp(0, 9)
+    parts = [scaled[bins == one] for one in range(10)]
+    phi = sum(abs(part.mean()) * part.numel() for part in parts if part.numel()) / scaled.numel()
+    assert figures["level"] == pytest.approx(float(phi), abs=1e-5)
+
+
+_ACTS = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "hardsigmoid": nn.Hardsigmoid, "hardtanh": nn.Hardtanh}
+
+
+def test_figures_of_a_batch_with_nan_are_left_out():
+    model, good = nn.Sequential(nn.Tanh()), torch.randn(20, 3)
+    bad = good.clone()
+    bad[0, 1] = torch.nan
+    ((_, figures),) = probe(model, [good, bad]).items()
+    assert (figures["observations"], figures["bad_batches"]) == (40, 1)
+    assert figures["unit_mean"][1] == pytest.approx(good.tanh()[:, 1].mean().item(), rel=1e-4)
