@@ -132,14 +132,34 @@ def test_never_off_units(net, k):
 
 
 @pytest.mark.parametrize(("net", "k"), each_layer())
-def test_constant_units(net, k):
-    model, data = made(net)
+@pytest.mark.parametrize(("act", "value"), [("relu", 0.7), ("gelu", 0.0)])
+def test_constant_units(net, k, act, value):
+    model, data = made(net, act)
     planted = model.layers[k]
     with torch.no_grad():
         half = len(planted.weight) // 2
         planted.weight[:half] = 0
-        planted.bias[:half] = 0.7
+        planted.bias[:half] = value
     assert found(model, data) == [("ND605", path_of(model, planted))]
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_constant_units_that_a_relu_stops_are_dead_units(value):
+    model, data = made(Sequential)
+    data = [torch.cat([torch.randn_like(x) for _ in range(8)]) for x in data]
+    with torch.no_grad():
+        model[2].weight[:20] = 0
+        model[2].bias[:20] = value
+    assert found(model, data) == [("ND601", "3")]
+
+
+def test_channels_of_a_norm_that_are_scaled_to_nothing_are_left_to_nd511():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.GELU(), nn.Conv2d(16, 4, 3))
+    with torch.no_grad():
+        model[1].weight[:8] = 0
+        model[1].bias[:8] = 0.3
+    assert found(model, [torch.randn(8, 3, 12, 12) for _ in range(4)]) == []
 
 
 @pytest.mark.parametrize(("net", "k"), each_layer())

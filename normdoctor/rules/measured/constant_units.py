@@ -8,7 +8,7 @@ from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules import base
 from normdoctor.rules.signals import Signals, constant_units, lively, passes_dead, saturated_units, still
-from normdoctor.rules.sites import Site
+from normdoctor.rules.sites import RELUS, Site
 
 
 class ConstantUnits(base.Rule):
@@ -19,8 +19,9 @@ class ConstantUnits(base.Rule):
     positions and samples, while its input did. A unit that is constant already where the signal comes from
     is not counted again, so that only the first place is reported.
 
-    It is silent on values that are exactly zero (layers and branches that start at zero; units of a ReLU
-    that are off are the matter of ND601), on units at the bounds of their activation (ND603, ND611),
+    It is silent on layers and branches that are zero throughout, as they start on purpose, on units that a
+    ReLU behind them never lets through (ND601), on single units of a norm, whose scale is zero then
+    (ND511), on units at the bounds of their activation (ND603, ND611),
     on gates (ND613), where no measured input varies (position embeddings, learned queries), and behind a
     mask or a product, which may have made the input constant (an expert that got no token). A whole
     layer that is constant is reported only where an activation, a norm or a layer reads it directly: one
@@ -86,13 +87,15 @@ class ConstantUnits(base.Rule):
             if site.observations < self.options.observations:
                 continue
             units = _unexplained(signals, site)
-            if len(units) > self.options.share * site.units and not signals.gate(site):
-                if still(site) and site.role == "linear" and not _chained(signals, site):
-                    continue
-                if still(site) and signals.masked(site):
-                    continue
-                if not any(passes_dead(signals, reader) for reader in readers.get(site.name, ())):
-                    yield self._finding(signals, site, sorted(units))
+            for reader in readers.get(site.name, ()):
+                units -= _off(signals, reader, site)
+            if len(units) <= self.options.share * site.units or signals.gate(site):
+                continue
+            if still(site) and (
+                signals.masked(site) or (site.role == "linear" and not _chained(signals, site))
+            ):
+                continue
+            yield self._finding(signals, site, sorted(units))
 
     def _finding(self, signals: Signals, site: Site, units: list[int]) -> Finding:
         value = site.figures["unit_mean"][units[0]]
@@ -117,12 +120,14 @@ class ConstantUnits(base.Rule):
 
 
 def _unexplained(signals: Signals, site: Site) -> set[int]:
-    """The constant units that are neither zero, nor at a bound, nor constant in what comes in."""
-    units = constant_units(site)
-    if not units:
-        return units
+    """The constant units that do not start at zero, are at no bound, and vary in what comes in."""
+    units, whole = constant_units(site), still(site)
+    if not whole and site.role == "norm":
+        return set()  # a gamma of zero: ND511
     means = site.figures["unit_mean"]
-    units = {unit for unit in units if means[unit] != 0} - set(saturated_units(site))
+    if whole or site.role != "linear":
+        units = {unit for unit in units if means[unit] != 0}
+    units -= set(saturated_units(site))
     if site.kind == "relu6":
         units = {unit for unit in units if means[unit] < 6}
     before = signals.sources(site)
@@ -132,6 +137,15 @@ def _unexplained(signals: Signals, site: Site) -> set[int]:
         if one.units == site.units:
             units -= constant_units(one)
     return units
+
+
+def _off(signals: Signals, reader: Site, site: Site) -> set[int]:
+    """The units of `site` that a rectifier behind it never lets through."""
+    if passes_dead(signals, reader):
+        return set(range(site.units))
+    if reader.kind not in RELUS or reader.units != site.units:
+        return set()
+    return {unit for unit, share in enumerate(reader.figures["active"]) if share == 0}
 
 
 def _chained(signals: Signals, site: Site) -> bool:
