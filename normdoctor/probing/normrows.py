@@ -69,7 +69,7 @@ def rows_of(batches: Sequence[Batch]) -> Tensor:
          *running, *recent, noise, zero]
     )  # fmt: skip
     finite = torch.isfinite(rows).all(0)
-    rows = torch.where(finite, rows, 0.0)
+    rows = rows.masked_fill(~finite, 0.0)
     rows[-1] = (~finite).to(wide)
     return rows
 

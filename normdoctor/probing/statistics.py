@@ -6,10 +6,15 @@ Nothing here waits for the device, and what is kept in Python follows from shape
 from __future__ import annotations
 
 import functools
+import logging
 import math
+from importlib import import_module
+from types import ModuleType
 
 import torch
 from torch import Tensor
+
+LOG = logging.getLogger(__name__)
 
 #: Where an activation counts as saturated, as bounds of its output. |z| > 6 of a sigmoid and |z| > 3 of a
 #: tanh leave less than 0.25 % and 1 % of the largest derivative; hard variants have none beyond theirs.
@@ -56,7 +61,8 @@ def rows_of(
 
     `bounds` are those of `BOUNDS`, `span` is the range of the activation.
     """
-    wide = torch.float32 if values.device.type == "mps" else torch.float64
+    if values.is_cuda and (fused := in_one_read(values, axis, bounds, span)) is not None:
+        return fused
     if values.dtype in (torch.float16, torch.bfloat16):
         values = values.float()
     others = [dim for dim in range(values.dim()) if dim != axis]
@@ -75,12 +81,45 @@ def rows_of(
         middle, half = (span[0] + span[1]) / 2, (span[1] - span[0]) / 2
         level = (values - middle).abs().mean(others) * (n / half)
     active = (values > 0).sum(others)
-    finite = torch.isfinite(variance)
-    rows = torch.stack(
-        [row.to(wide) for row in (finite * n, mean, variance * n, least, most, active, low, high, level)]
-    )
+    return finished(n, mean, variance * n, least, most, active, low, high, level)
+
+
+def finished(n: int, mean: Tensor, m2: Tensor, *rest: Tensor) -> Tensor:
+    """Rows of shape (10, units) from those between first and last; units with bad values are empty."""
+    wide = torch.float32 if mean.device.type == "mps" else torch.float64
+    finite = torch.isfinite(m2)
+    rows = torch.stack([row.to(wide) for row in (finite * n, mean, m2, *rest)])
     rows = torch.where(finite, rows, _nothing(rows.device, wide))
     return torch.cat((rows, (~finite).to(wide).unsqueeze(0)))
+
+
+def in_one_read(
+    values: Tensor, axis: int, bounds: tuple[float, float] | None, span: tuple[float, float] | None
+) -> Tensor | None:
+    """The same rows by the kernel of Triton; None where there is none for this tensor or machine."""
+    kernels = _kernels()
+    if kernels is None or kernels in _FAILED or not kernels.usable(values):
+        return None
+    try:
+        found = kernels.totals(values, axis, bounds, span)
+    except Exception as error:  # a compiler that does not fit the card: torch's own calls do as well
+        _FAILED.add(kernels)
+        LOG.debug("the kernel for statistics cannot be used: %s", error)
+        return None
+    return finished(values.numel() // values.shape[axis], *found)
+
+
+#: The kernels, once they could not be compiled or started here.
+_FAILED: set[ModuleType] = set()
+
+
+@functools.cache
+def _kernels() -> ModuleType | None:
+    """The kernel, where Triton is installed and can be loaded."""
+    try:
+        return import_module("normdoctor.probing.kernels")
+    except Exception:  # no Triton, or one that does not fit this machine
+        return None
 
 
 @functools.lru_cache(maxsize=16)
