@@ -531,3 +531,18 @@ def test_a_norm_on_a_path_that_was_not_taken():
     found = {kind: check(kind(True), torch.randn(2, 5, 8), select="ND109") for kind in (Named, Lost)}
     assert [f.modules for f in found[Lost].findings] == [("norm",)]
     assert not found[Named].findings
+
+
+class Weighed(nn.Module):
+    def __init__(self, alpha, d=16):
+        super().__init__()
+        self.norm, self.mlp, self.alpha = nn.LayerNorm(d), mlp(d), alpha
+
+    def forward(self, x):
+        x = self.norm(x)
+        return (x if self.alpha is None else x * self.alpha) + self.mlp(x)
+
+
+@pytest.mark.parametrize(("alpha", "found"), [(None, 1), (1.0, 0)])
+def test_a_skip_with_a_factor_is_meant_to_start_there(alpha, found):
+    assert bool(said(nn.Sequential(*(Weighed(alpha) for _ in range(3))), TOKENS, "ND107")) == bool(found)

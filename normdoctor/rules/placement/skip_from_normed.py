@@ -105,7 +105,8 @@ class SkipFromNormed(Rule):
     that was trained this way is not broken. The rule is silent for norms outside of the block (of
     embeddings, between stages), for blocks that use x elsewhere, where the sum is normalized again
     (post-norm), where f is a depthwise convolution (a position encoding) or takes only some of the tokens
-    (class attention), and in the forward of a whole model, where the norm may be that of the input.
+    (class attention), where the skip carries a factor (DeepNorm), and in the forward of a whole model,
+    where the norm may be that of the input.
 
     ## References
     - Xiong et al., 2020, "On Layer Normalization in the Transformer Architecture", figure 1.
@@ -126,7 +127,7 @@ class SkipFromNormed(Rule):
         wrong: set[int] = set()
         for residual in found:
             norm = self._norm(graph, residual)
-            if norm is None or norm.input is None:
+            if norm is None or norm.input is None or self._scaled(graph, residual):
                 continue
             before = sums.get(strip(graph, norm.input).index)
             if before is not None and self._together(before, residual):
@@ -147,6 +148,16 @@ class SkipFromNormed(Rule):
             return None
         own = {norm.output.index, *(norm.handwritten.nodes if norm.handwritten else ())}
         return norm if all(one.index in own for one in light_readers(graph, norm.input)) else None
+
+    @staticmethod
+    def _scaled(graph: Graph, residual: Residual) -> bool:
+        """Does the skip carry a factor of its own (DeepNorm)? Whoever weighs it knows what it starts from."""
+        for operand in graph.inputs(residual.add):
+            inner = operand.index == residual.source.index  # the scale of a hand-written norm
+            factor = operand.kind in ("mul", "div") and not inner
+            if factor and strip(graph, operand).index == strip(graph, residual.source).index:
+                return True
+        return False
 
     @staticmethod
     def _together(before: Residual, residual: Residual) -> bool:
