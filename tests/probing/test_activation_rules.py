@@ -179,6 +179,10 @@ def test_clipped_units(net, k):
     places = found(model, data)
     assert ("ND611", behind(model, k)) in places
     assert {code for code, _ in places} <= {"ND611", "ND607"}
+    with torch.no_grad():
+        model.layers[k].bias.fill_(1e4)
+    assert ("ND611", behind(model, k)) in found(model, data)
+    assert ("ND604", behind(model, k)) not in found(model, data)
 
 
 @pytest.mark.parametrize(("net", "k"), each_layer())
@@ -263,6 +267,21 @@ def test_samples_that_grow_alike_are_a_lost_signal():
     model = nn.Sequential(*layers, nn.Linear(64, 5))
     (finding,) = [f for f in check(model, [torch.randn(64, 64)] * 2) if f.code == "ND607"]
     assert "the variance between samples falls" in finding.message
+
+
+def test_each_branch_is_held_against_its_own_first_layer():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.image, self.age, self.mix = nn.Linear(8, 32), nn.Linear(4, 32), nn.Linear(32, 32)
+            self.head = nn.Linear(32, 5)
+
+        def forward(self, image, age):
+            return self.head(F.gelu(self.mix(F.gelu(self.image(image) + self.age(age)))))
+
+    data = [{"image": torch.randn(32, 8), "age": torch.randn(32, 4) * 200} for _ in range(4)]
+    torch.manual_seed(0)
+    assert found(Two(), data) == [("ND615", "age")]
 
 
 def test_default_initialization_of_usual_depth_is_silent():

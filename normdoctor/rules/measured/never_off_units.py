@@ -77,7 +77,9 @@ class NeverOffUnits(base.Rule):
         for site in signals.of_role("activation"):
             if site.kind not in RELUS or site.observations < self.options.observations:
                 continue
-            count = sum(share == 1 for share in site.figures["active"])
+            shares = zip(site.figures["active"], site.figures["high"], strict=True)
+            # A ReLU6 that cuts at its upper bound does something: ND611.
+            count = sum(active == 1 and high < 1 - self.options.share for active, high in shares)
             if count <= self.options.share * site.units or signals.gate(site):
                 continue
             learned = [one for one in signals.sources(site) if one.role in ("linear", "norm", "norm_input")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -27,9 +28,10 @@ class SignalPropagation(base.Rule):
     """The variance of activations leaves the range in which a net can be trained.
 
     ## What it does
-    Follows the variance of activations along depth, relative to the first layer, or, behind a norm, to
-    that norm's output. On a net that was just built this is the test of its initialization. It reports
-    the first layer where the ratio leaves [1e-3, 1e3] (an error outside [1e-8, 1e8]).
+    Follows the variance of activations along depth, relative to the first layer (of several, to the one
+    that is most like it), or, behind a norm, to that norm's output. On a net that was just built this is the
+    test of its initialization. It reports the first layer where the ratio leaves [1e-3, 1e3] (an error
+    outside [1e-8, 1e8]).
 
     A signal can vanish although the variance stays: biases differ from unit to unit, but no unit differs
     between samples any more. So the variance between samples, within units, is followed too. A rise is
@@ -187,18 +189,20 @@ def _levels(signals: Signals) -> Iterator[_Level]:
     judged = list(signals.of_role("linear")) or list(signals.of_role("activation"))
     if not judged:
         return
-    first = judged[0]
+    firsts = _firsts(signals, judged)
     trunk, norms = _trunk(signals.graph), _norms_before(signals.graph)
     for site in judged:
         node = signals.node(site)
-        if node is None or site.order <= first.order or still(site) or site.figures["bad_batches"]:
+        if node is None or still(site) or site.figures["bad_batches"]:
             continue
         if _normed_next(signals.graph, node) or not signals.hidden(site) or signals.gate(site):
             continue
         if not signals.stirred(site):
             continue
         norm = norms[node.index]
-        reference = first if norm is None else signals.at(norm)
+        reference = _closest(site, firsts[node.index]) if norm is None else signals.at(norm)
+        if norm is None and reference is None:
+            continue  # a first layer itself
         variance, within = _variances(reference) if reference is not None else (1.0, 1.0)
         mine, mine_within = _variances(site)
         if variance > 0 and within > 0 and mine > 0:
@@ -219,6 +223,29 @@ def _normed_next(graph: Graph, node: Node) -> bool:
     return bool(readers) and all(
         one.role in ("activation", "pool", "dropout") and _normed_next(graph, one) for one in readers
     )
+
+
+def _firsts(signals: Signals, judged: list[Site]) -> list[dict[str, Site]]:
+    """For each node the judged sites that stand first on the ways to it, by name, without its own."""
+    names = {site.name for site in judged}
+    found: list[dict[str, Site]] = []
+    for node in signals.graph.nodes:
+        roots: dict[str, Site] = {}
+        for index in node.inputs:
+            site = signals.at(signals.graph.nodes[index])
+            starts = not found[index] and site is not None and site.name in names
+            roots |= {site.name: site} if starts and site is not None else found[index]
+        found.append(roots)
+    return found
+
+
+def _closest(site: Site, firsts: dict[str, Site]) -> Site | None:
+    """The first layer whose variance is most like the site's: several inputs may have several scales."""
+    varied = [one for one in firsts.values() if _variances(one)[1] > 0]
+    mine = _variances(site)[1]
+    if mine == 0:
+        return next(iter(varied), None)
+    return min(varied, key=lambda one: abs(math.log(_variances(one)[1] / mine)), default=None)
 
 
 def _norms_before(graph: Graph) -> list[Node | None]:
