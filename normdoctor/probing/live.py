@@ -13,7 +13,7 @@ from normdoctor.probing.transfer import Transfer
 #: Findings that follow from another one: code to the codes of what it brings about.
 CONSEQUENCES: Mapping[str, frozenset[str]] = {
     "ND608": frozenset("ND601 ND602 ND605 ND606 ND607 ND609 ND614 ND802 ND803 ND804 ND805 ND807".split()),
-    "ND807": frozenset("ND608 ND601 ND602 ND605 ND606 ND607 ND802 ND803 ND804 ND805".split()),
+    "ND807": frozenset("ND601 ND602 ND605 ND606 ND607 ND802 ND803 ND804 ND805".split()),
     "ND602": frozenset("ND601 ND603 ND605 ND606 ND607 ND801 ND803 ND805".split()),
     "ND603": frozenset({"ND801"}),
     "ND802": frozenset({"ND804", "ND609", "ND610"}),
@@ -22,6 +22,9 @@ CONSEQUENCES: Mapping[str, frozenset[str]] = {
     "ND710": frozenset({"ND703"}),
     "ND706": frozenset({"ND703"}),
 }
+
+#: What a finding brings about only later: bad weights make bad values in the next forward.
+LATER: Mapping[str, frozenset[str]] = {"ND807": frozenset({"ND608"})}
 
 #: Findings of these rules are raised at the first judgement that has them.
 AT_ONCE = frozenset({"ND608", "ND807"})
@@ -68,8 +71,6 @@ class Alerts:
         serious = [one for one in findings if one.severity is not Severity.INFO]
         present = {one.code for one in serious}
         causes = {code for code in present if not any(code in CONSEQUENCES.get(c, ()) for c in present)}
-        # Two that bring each other about: the one that stands, or the first.
-        causes = causes or present & {"ND608", "ND807"} or present
         standing = {alert.finding.code: alert for alert in self.alerts if alert.cleared is None}
         found: dict[str, list[Finding]] = {}
         for one in serious:
@@ -99,9 +100,9 @@ class Alerts:
         return due
 
     def _explained_by(self, code: str, standing: Mapping[str, Alert]) -> Alert | None:
-        for cause, effects in CONSEQUENCES.items():
-            if code in effects and cause in standing:
-                return standing[cause]
+        for cause, alert in standing.items():
+            if code in CONSEQUENCES.get(cause, frozenset()) | LATER.get(cause, frozenset()):
+                return alert
         return None
 
     def _clear(self, standing: Mapping[str, Alert], present: set[str], step: int) -> None:

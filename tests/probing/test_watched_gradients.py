@@ -175,7 +175,7 @@ def test_vanishing(make, factor):
 @each
 def test_exploding_layer(make):
     torch.manual_seed(0)
-    (finding,) = findings(watched(make(lambda: Scale(1e7)), lr=1e-6), "ND802")
+    (finding,) = findings(watched(make(lambda: Scale(1e9)), lr=1e-6), "ND802")
     assert finding.modules[0] == make.path(AT)
     assert make.path(AT + 1) not in finding.modules or make is Functional
 
@@ -468,7 +468,7 @@ def test_exact_norms_and_ratios():
         assert found["gradients"][name]["norms"] == pytest.approx([g for g, _ in expected[name]], rel=1e-4)
         if p.numel() <= 1024:  # then the sample is all of it
             assert found["updates"][name]["ratios"] == pytest.approx(
-                [0.1 * g / w for g, w in expected[name]], rel=1e-2
+                [0.1 * g / w for g, w in expected[name]], rel=5e-2
             )
     places = [found["gradients"][f"convs.{index}.weight"]["place"] for index in range(DEPTH)]
     assert places == sorted(places)

@@ -117,8 +117,8 @@ class ExplodingGradient(base.Rule):
         one = weights[place]
         finding = self.finding(
             graph,
-            f"the gradient of `{one.name}` explodes: its RMS is {values[place]:.2g}, {values[place] / usual:.1g} "
-            f"times what is usual in the {len(weights)} layers, in each of the last looks",
+            f"the gradient of `{one.name}` explodes: its RMS is {values[place]:.2g}, "
+            f"{values[place] / usual:.1g} times what is usual in the {len(weights)} layers at the last looks",
             module=one.module,
             location=place_of(graph, one),
             evidence={

@@ -117,8 +117,8 @@ class VanishingGradient(base.Rule):
         others = f" (and of {len(faint) - 1} more layers behind it)" if len(faint) > 1 else ""
         finding = self.finding(
             graph,
-            f"the gradient of `{first.name}`{others} fades: its RMS is {values[0]:.2g}, {values[0] / usual:.1g} "
-            f"of what is usual in the {len(weights)} layers, in each of the last looks",
+            f"the gradient of `{first.name}`{others} fades: its RMS is {values[0]:.2g}, "
+            f"{values[0] / usual:.1g} of what is usual in the {len(weights)} layers at the last looks",
             module=first.module,
             location=place_of(graph, first),
             evidence={

@@ -27,9 +27,9 @@ class ZeroGradient(base.Rule):
     BatchNorms run although their parameters never get a gradient: their forward does not use them. Biases
     and scales count where all parameters of their layer are without gradient.
 
-    Silent are gradients that fp16 rounds to zero (ND806), parameters that are in no optimizer, layers that did not run in every look (experts that
-    were not chosen), and gradients that are zero at first only, as those of a branch behind a scale that
-    starts at zero.
+    Silent are gradients that fp16 rounds to zero (ND806), parameters that are in no optimizer, layers that
+    did not run in every look (experts that were not chosen), and gradients that are zero at first only, as
+    those of a branch behind a scale that starts at zero.
 
     ## Why is this bad?
     The layer is not trained, and what stands before it on the same path is not either. Usual causes: a layer
