@@ -90,6 +90,10 @@ SHOWN = {
         ["body.0.1 BatchNorm2d", "body.2.2 ReLU", "head Linear"],
         ["3 norms: 3 BatchNorm2d", "24,346 parameters"],
     ),
+    "small_batch.py": (
+        ["blocks.0.1 BatchNorm2d", "blocks.5.2 ReLU", "head Linear"],
+        ["6 norms: 6 BatchNorm2d", "6 activations: 6 ReLU", "72,666 parameters"],
+    ),
     "small_resnet.py": (
         ["stem.1 BatchNorm2d", "blocks.2.skip.1 BatchNorm2d", "blocks.5 relu", "head Linear"],
         ["15 norms: 15 BatchNorm2d", "175,258 parameters"],

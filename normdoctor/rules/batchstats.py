@@ -49,15 +49,21 @@ def moments(site: Site) -> tuple[list[float], list[float]]:
 def effective(site: Site) -> float | None:
     """How many independent values one sample is worth: n_eff of a batch of B is B times this.
 
-    Var(x) / Var(mean of one sample), the median over the channels that vary; None from too few samples.
+    Var(x) / Var(mean of one sample), by the median over the channels that vary of the root of its inverse,
+    which is the standard error of the mean; None from too few samples.
     Positions of one sample are correlated, so it lies between 1 and their number (or below 1, where
     whole samples differ by their level).
     """
     if site.observations < 2:
         return None
     total, spread = moments(site)
-    found = [total[c] / spread[c] for c in live_channels(site) if spread[c] > 0]
-    return median(found) if found else None
+    found = [math.sqrt(spread[c] / total[c]) for c in live_channels(site) if spread[c] > 0]
+    if not found:
+        return None
+    per_sample = 1.0 / median(found) ** 2
+    # In train mode, norms in front that saw one sample took its level out: positions are the bound then.
+    lone = site.figures["training"] and set(site.figures["batch_sizes"]) == {"1"}
+    return min(per_sample, float(site.figures["positions"])) if lone else per_sample
 
 
 def error_of_mean(per_sample: float, batch: int) -> float:
@@ -100,16 +106,24 @@ def remainder(site: Site) -> float:
     held = ("last_running_mean", "last_running_var") if watched else ("running_mean", "running_var")
     measured = figures["batch_variance"] if watched else figures["variance"]
     channels = list(zip(figures["mean"], measured, figures[held[0]], figures[held[1]], strict=True))
-    shares = [(running - v) / (1 - v) for _, v, _, running in channels if abs(1 - v) > 0.2]
-    share = median(shares) if shares else 0.0
-    if not 0.02 < share < 0.98:
+    # A variance near 1 says nothing: it is the initial value as well.
+    shares = [(running - v) / (1 - v) for _, v, _, running in channels if abs(1 - v) > 0.6]
+    share = median(shares) if len(shares) > 0.5 * len(channels) else 0.0
+    if not 0.02 < share < 0.98 or median(abs(one - share) for one in shares) > 0.25 * share:
         return 0.0
     fits = [
-        abs(running_mean / (1 - share) - mean) < 0.5 * math.sqrt(v)
+        abs(running_mean / (1 - share) - mean) < 3 * math.sqrt(v)
         and 0.5 * v < (running - share) / (1 - share) < 2 * v
         for mean, v, running_mean, running in channels
     ]
     return share if sum(fits) > 0.75 * len(fits) else 0.0
+
+
+def ratio_of_batches(site: Site) -> float | None:
+    """Variance of the batches' means over what independent samples give: 1 for shuffled data."""
+    between, expected = site.figures["between"], site.figures["expected"]
+    ratios = [between[c] / expected[c] for c in live_channels(site) if expected[c] > 0]
+    return median(ratios) if ratios else None
 
 
 def initial(means: Sequence[float], variances: Sequence[float]) -> bool:

@@ -12,6 +12,7 @@ from normdoctor.rules.batchstats import (
     initial,
     live_channels,
     norm_sites,
+    ratio_of_batches,
     remainder,
     usual_batch,
 )
@@ -21,6 +22,8 @@ from normdoctor.rules.sites import Site
 FRESH = 0.95
 #: When a channel is stale: standard errors and standard deviations of the mean, factor of the variance.
 Z, SHIFT, RATIO = 5.0, 0.5, 2.0
+#: Means of batches that vary so many times more than those of independent samples show batches of a kind.
+DIFFERING = 4.0
 #: A layer is stale with more than this share of such channels.
 SHARE = 0.25
 
@@ -64,17 +67,21 @@ def deviations(site: Site) -> Iterator[Deviation]:
             recent = figures["recent"]
             gap = recent["gap"][channel] + means[channel] - mean
             noise = recent["noise"][channel]
-            measured = math.exp(recent["log_ratio"][channel]) * max(variances[channel], 1e-12)
+            candidates = [math.exp(recent["log_ratio"][channel]) * max(variances[channel], 1e-12)]
         else:
-            gap, measured = figures["mean"][channel] - mean, figures["variance"][channel]
+            gap, candidates = figures["mean"][channel] - mean, [figures["variance"][channel]]
+            if figures["freedom"]:
+                # Of batches that differ, running statistics may hold the variance within them.
+                candidates.append(figures["batch_variance"][channel] + figures["expected"][channel])
             noise = figures["expected"][channel]
             if site.batches > 1:
                 noise = max(noise, figures["between"][channel])
+        ratios = [math.log((measured + eps) / (variance + eps)) for measured in candidates]
         yield Deviation(
             channel,
             abs(gap) / math.sqrt(max(noise, 1e-30)),
-            abs(gap) / math.sqrt(measured + eps),
-            math.log((measured + eps) / (variance + eps)),
+            abs(gap) / math.sqrt(max(candidates) + eps),
+            min(ratios, key=abs),
         )
 
 
@@ -98,7 +105,8 @@ def comparable_sites(graph: Graph) -> Iterator[Site]:
     """The BatchNorms whose input is what it is in a trained network.
 
     In train mode all of them; in eval mode those up to the first whose running statistics are initial, hold a
-    part of their initial values still, or are stale: what it hands on has another scale than in training.
+    part of their initial values still, or are stale, or whose batches differ in kind: what it hands on is
+    something else than in training.
     """
     for site in norm_sites(graph):
         yield site
@@ -106,6 +114,8 @@ def comparable_sites(graph: Graph) -> Iterator[Site]:
         if not figures["tracked"] or figures["training"]:
             continue
         if initial(figures["running_mean"], figures["running_var"]) or remainder(site) > 0.02:
+            return
+        if (ratio_of_batches(site) or 0.0) > DIFFERING:
             return
         if len(stale_channels(site)) > SHARE * max(len(live_channels(site)), 1):
             return

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from statistics import median
 
 from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules import base
-from normdoctor.rules.batchstats import live_channels, norm_sites
+from normdoctor.rules.batchstats import norm_sites, ratio_of_batches
 from normdoctor.rules.sites import Site
 
 
@@ -85,7 +84,7 @@ class NonIidBatches(base.Rule):
         for site in norm_sites(graph):
             if site.source == "watch" or site.batches < self.options.batches or not site.figures["freedom"]:
                 continue
-            ratio = _ratio(site)
+            ratio = ratio_of_batches(site)
             if ratio is None or ratio <= self.options.ratio:
                 continue
             chance = f_tail(ratio, site.batches - 1, site.figures["freedom"])
@@ -110,12 +109,6 @@ class NonIidBatches(base.Rule):
             },
             help="Shuffle the samples (DataLoader(shuffle=True)), or mix recordings and classes in a batch.",
         )
-
-
-def _ratio(site: Site) -> float | None:
-    between, expected = site.figures["between"], site.figures["expected"]
-    ratios = [between[c] / expected[c] for c in live_channels(site) if expected[c] > 0]
-    return median(ratios) if ratios else None
 
 
 def f_tail(ratio: float, first: int, second: int) -> float:
