@@ -16,7 +16,7 @@ from normdoctor.probing.calls import Call, SiteKey, observable, site_name
 from normdoctor.probing.statistics import sample
 
 #: How many weights of a site are looked at in one forward, where nobody bounds it otherwise.
-BUDGET = 2**18
+BUDGET = 2**16
 #: A score at or below this stands for a masked position: -inf, -1e9 and -1e4 are what people write.
 MASKED = -5e3
 #: With fewer keys there is no attention to speak of.

@@ -29,6 +29,16 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 DIMENSIONS = 3
 
 
+def _stored(place: Any, units: Any, inside: Any, first: Any, second: Any, third: Any) -> None:
+    """Three rows of the result."""
+    tl.store(place, first, mask=inside)
+    tl.store(place + units, second, mask=inside)
+    tl.store(place + 2 * units, third, mask=inside)
+
+
+_keep: Any = triton.jit(_stored)
+
+
 def _tiles(
     values: Any,
     out: Any,
@@ -89,16 +99,10 @@ def _tiles(
         below = below + tl.sum((seen & (x <= low)).to(tl.float32), 0)
         above = above + tl.sum((seen & (x >= high)).to(tl.float32), 0)
         level = level + tl.sum(tl.where(seen, tl.abs(x - middle), 0.0), 0)
-    kept = out + tl.program_id(1) * 9 * units + unit
-    tl.store(kept, count, mask=inside)
-    tl.store(kept + units, mean, mask=inside)
-    tl.store(kept + 2 * units, m2, mask=inside)
-    tl.store(kept + 3 * units, least, mask=inside)
-    tl.store(kept + 4 * units, most, mask=inside)
-    tl.store(kept + 5 * units, active, mask=inside)
-    tl.store(kept + 6 * units, below, mask=inside)
-    tl.store(kept + 7 * units, above, mask=inside)
-    tl.store(kept + 8 * units, level, mask=inside)
+    place = out + tl.program_id(1) * 9 * units + unit
+    _keep(place, units, inside, count, mean, m2)
+    _keep(place + 3 * units, units, inside, least, most, active)
+    _keep(place + 6 * units, units, inside, below, above, level)
 
 
 _KERNEL: Any = triton.jit(_tiles)
