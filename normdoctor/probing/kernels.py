@@ -15,7 +15,6 @@ from torch import Tensor
 
 triton: Any = import_module("triton")
 tl: Any = import_module("triton.language")
-constexpr = Any
 
 #: Values of a tile, and about how many programs are started.
 _TILE = 1024
@@ -29,7 +28,8 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 DIMENSIONS = 3
 
 
-def _stored(place: Any, units: Any, inside: Any, first: Any, second: Any, third: Any) -> None:
+# Functions of Triton are not annotated: its compiler looks up the names in annotations.
+def _stored(place, units, inside, first, second, third):  # type: ignore[no-untyped-def]
     """Three rows of the result."""
     tl.store(place, first, mask=inside)
     tl.store(place + units, second, mask=inside)
@@ -39,24 +39,24 @@ def _stored(place: Any, units: Any, inside: Any, first: Any, second: Any, third:
 _keep: Any = triton.jit(_stored)
 
 
-def _tiles(
-    values: Any,
-    out: Any,
-    units: Any,
-    n: Any,
-    size1: Any,
-    size2: Any,
-    stride0: Any,
-    stride1: Any,
-    stride2: Any,
-    stride_unit: Any,
-    low: Any,
-    high: Any,
-    middle: Any,
-    tiles: constexpr,
-    tall: constexpr,
-    broad: constexpr,
-) -> None:
+def _tiles(  # type: ignore[no-untyped-def]
+    values,
+    out,
+    units,
+    n,
+    size1,
+    size2,
+    stride0,
+    stride1,
+    stride2,
+    stride_unit,
+    low,
+    high,
+    middle,
+    tiles: tl.constexpr,
+    tall: tl.constexpr,
+    broad: tl.constexpr,
+):
     """One program: `broad` units, and a share of their `n` observations, in tiles of `tall` of them.
 
     Tiles are merged by the formula of Chan, Golub and LeVeque, as batches are. Means are kept relative to the

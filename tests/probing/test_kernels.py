@@ -122,6 +122,35 @@ def test_the_kernel_in_the_interpreter():
     assert f"agreed {len(NAMES) * len(KINDS)}" in done.stdout
 
 
+COMPILED = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from normdoctor.probing import kernels
+for pointer in ("*fp32", "*fp16", "*bf16"):
+    for broad in (1, 32):
+        signature = {"values": pointer, "out": "*fp32"}
+        signature |= dict.fromkeys("units n size1 size2 stride0 stride1 stride2 stride_unit".split(), "i32")
+        signature |= dict.fromkeys(("low", "high", "middle"), "fp32")
+        signature |= dict.fromkeys(("tiles", "tall", "broad"), "constexpr")
+        given = {"tiles": 4, "tall": 1024 // broad, "broad": broad}
+        source = ASTSource(kernels._KERNEL, signature=signature, constexprs=given)
+        assert triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
+print("compiled")
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+def test_the_kernel_compiles_without_a_card(tmp_path):
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    environment.pop("TRITON_INTERPRET", None)
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED], env=environment, capture_output=True, text=True, check=False
+    )
+    assert "compiled" in done.stdout, done.stderr[-3000:]
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no card")
 @pytest.mark.parametrize("kind", KINDS)
