@@ -125,7 +125,8 @@ class ActivationAfterActivation(Rule):
     ## When to ignore
     Where the second function is meant as a map of the first one's range, and written as an activation for
     brevity. ReLU after ReLU costs time only. The rule is silent behind gates, sums and scalings, for mish
-    written by hand (tanh of softplus), and for a softmax whose output weighs something.
+    written by hand (tanh of softplus), for a ReLU of a difference (what lies above a threshold), and for a
+    softmax whose output weighs something.
 
     ## References
     - jianlin-cheng/DProQA issue 3: a gate that is the sigmoid of a sigmoid. Its range is
@@ -169,6 +170,9 @@ class ActivationAfterActivation(Rule):
     def _pair(graph: Graph, inner: Node, outer: Node) -> bool:
         if (inner.kind, outer.kind) == ("softplus", "tanh"):  # mish by hand
             return False
+        before = graph.inputs(inner)[:1]
+        if inner.kind == "relu" and any(one.kind == "sub" and len(one.inputs) == 2 for one in before):
+            return False  # what lies above a threshold is computed so (top-k sparsity)
         if outer.kind in _ACTIVATIONS:
             return inner.kind in _ACTIVATIONS | {"softmax"}
         if outer.kind not in _SOFTMAX or inner.kind not in _CLIPPING:
