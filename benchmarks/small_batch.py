@@ -43,7 +43,7 @@ def resampled(x: Tensor, size: int) -> float:
     rows = torch.randint(len(x), (REPEATS, size), generator=torch.Generator().manual_seed(size))
     means = x.mean((2, 3))[rows].mean(1)
     total = x.var((0, 2, 3))
-    return float((means.var(0) / total)[total > 0].sqrt().median())
+    return float((means.var(0) / total)[total > 0].sqrt().quantile(0.5))
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from normdoctor.graph import Graph
 from normdoctor.rules.batchstats import (
+    YOUNG,
     effective,
     initial,
     live_channels,
@@ -24,6 +25,8 @@ FRESH = 0.95
 Z, SHIFT, RATIO = 5.0, 0.5, 2.0
 #: Means of batches that vary so many times more than those of independent samples show batches of a kind.
 DIFFERING = 4.0
+#: Running statistics lag while weights move fast: of the first 100 batches so much more is asked.
+YOUNG_FACTOR = 4.0
 #: A layer is stale with more than this share of such channels.
 SHARE = 0.25
 
@@ -94,6 +97,9 @@ def stale_channels(site: Site, z: float = Z, shift: float = SHIFT, ratio: float 
     per_sample = effective(site)
     if per_sample is None:
         return []
+    counted = site.figures.get("batches_tracked")
+    if remainder(site) > 0.0 or (counted is not None and max(counted) < YOUNG):
+        shift, ratio = shift * YOUNG_FACTOR, ratio * YOUNG_FACTOR
     values = per_sample * usual_batch(site, {})
     least = max(math.log(ratio), z * math.sqrt(2 / values))
     return [

@@ -43,7 +43,7 @@ def measured(model, images, size, repeats=500):
         means = x.double().mean((2, 3))[rows].mean(1)
         total = x.double().var((0, 2, 3))
         kept = total > 0
-        found[name] = float((means.var(0)[kept] / total[kept]).sqrt().median())
+        found[name] = float((means.var(0)[kept] / total[kept]).sqrt().quantile(0.5))
     return found
 
 
