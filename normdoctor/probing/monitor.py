@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 OnFinding = Literal["warn", "stop", "ignore"] | Callable[[Finding], None]
 
 #: How many values of an activation are looked at in one forward.
-BUDGET = 2**14
+BUDGET = 2**13
 
 #: Looks after which findings are judged, counted within a window of looks; measurements of activations
 #: start anew when a window is full, so that a long training is judged by what it does now.
-JUDGED = (3, 6, 12, 24, 48)
-WINDOW = 64
+JUDGED = (3, 6, 12, 24, 48, 96, 192)
+WINDOW = 256
 
 #: Rules without measurements that are judged by how the model was trained.
 _BESIDE = ("ND506",)

@@ -65,30 +65,33 @@ def rows_of(
         return fused
     if values.dtype in (torch.float16, torch.bfloat16):
         values = values.float()
-    others = [dim for dim in range(values.dim()) if dim != axis]
     units = values.shape[axis]
-    n = values.numel() // max(units, 1)
-    if not others:
-        values, others = values.unsqueeze(0), [0]
-    variance, mean = torch.var_mean(values, others, correction=0)
-    least, most = values.amin(others), values.amax(others)
-    zero = torch.zeros_like(mean)
-    low = high = level = zero
+    # One row an observation: reductions over the first of two axes are by far the fastest on a CPU.
+    values = values.movedim(axis, -1).reshape(-1, units)
+    n = len(values)
+    mean = values.mean(0)
+    m2 = (values - mean).square_().sum(0)
+    least, most = values.amin(0), values.amax(0)
+    low = high = level = torch.zeros_like(mean)
     if bounds is not None:
-        low = (values <= bounds[0]).sum(others) if bounds[0] > -math.inf else zero
-        high = (values >= bounds[1]).sum(others)
+        low = (values <= bounds[0]).sum(0) if bounds[0] > -math.inf else low
+        high = (values >= bounds[1]).sum(0)
     if span is not None:
         middle, half = (span[0] + span[1]) / 2, (span[1] - span[0]) / 2
-        level = (values - middle).abs().mean(others) * (n / half)
-    active = (values > 0).sum(others)
-    return finished(n, mean, variance * n, least, most, active, low, high, level)
+        level = (values - middle).abs().mean(0) * (n / half)
+    active = (values > 0).sum(0)
+    return finished(n, mean, m2, least, most, active, low, high, level)
 
 
 def finished(n: int, mean: Tensor, m2: Tensor, *rest: Tensor) -> Tensor:
     """Rows of shape (10, units) from those between first and last; units with bad values are empty."""
     wide = torch.float32 if mean.device.type == "mps" else torch.float64
     finite = torch.isfinite(m2)
-    rows = torch.stack([row.to(wide) for row in (finite * n, mean, m2, *rest)])
+    kinds = {row.dtype for row in (mean, m2, *rest)}
+    if n < 2**24 and kinds <= {torch.float32, torch.int64}:  # float32 holds such counts exactly
+        rows = torch.stack([finite * float(n), mean, m2, *(row.float() for row in rest)]).to(wide)
+    else:
+        rows = torch.stack([row.to(wide) for row in (finite * n, mean, m2, *rest)])
     rows = torch.where(finite, rows, _nothing(rows.device, wide))
     return torch.cat((rows, (~finite).to(wide).unsqueeze(0)))
 
