@@ -249,8 +249,8 @@ def check_source(source: str, **settings: Any) -> Report:
 
     if re.search(r"^def train\(watch\)", source, re.MULTILINE):
         report = _watched(source, settings.get("min_confidence", "medium"))
-        chosen = tuple(f for f in report.findings if f.code in settings.get("select", [f.code]))
-        return msgspec.structs.replace(report, findings=chosen)
+        asked = tuple(f for f in report.findings if f.code in settings.get("select", [f.code]))
+        return msgspec.structs.replace(report, findings=asked)
     given = re.findall(r"^(?:def )?(loss|labels|data|reference)\b(?: = |\()", source, re.MULTILINE)
     if given:
         values: dict[str, Any] = {"__name__": "model"}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from functools import cache
 from types import CodeType, FunctionType
 
-from torch import nn
-
 
 @cache
-def named_by_forward(kind: type[nn.Module]) -> frozenset[str]:
+def named_by_forward(kind: Hashable) -> frozenset[str]:
     """The names that a class's forward, and the methods that it calls, look up on objects.
 
     A layer that is named there and did not run stands on a path that this call did not take.

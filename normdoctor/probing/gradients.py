@@ -59,7 +59,7 @@ class GradientCollector:
         ]
         if not self.stepped or not self.order:
             self._handles += [
-                one.tensor.register_post_accumulate_grad_hook(_Accumulated(self, place))
+                one.tensor.register_post_accumulate_grad_hook(_Accumulated(self, place))  # type: ignore[no-untyped-call]
                 for place, one in enumerate(self.parameters)
                 if one.tensor.requires_grad and one.tensor.is_leaf
             ]

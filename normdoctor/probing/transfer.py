@@ -36,7 +36,7 @@ class Transfer:
     @property
     def arrived(self) -> bool:
         """Can it be read without waiting?"""
-        return self.immediate or (bool(self._events) and all(event.query() for event in self._events))
+        return self.immediate or (bool(self._events) and all(event.query() for event in self._events))  # type: ignore[no-untyped-call]
 
     def wait(self) -> list[Tensor]:
         """The copies on the host; waits for those that have not arrived."""

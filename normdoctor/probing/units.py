@@ -170,8 +170,8 @@ def figures(rows: Tensor, role: str) -> dict[str, Any]:
 
     `mean` and `std` are those of all values, `unit_mean` and `unit_std` those of each unit. `constant` holds
     the places of units whose value never changed. Activations have more lists of one value a unit: `active`
-    (share above zero), `low` and `high` (share at the bounds of the activation, see `BOUNDS`); `level` is their
-    mean distance from the middle of the range, 1 at its ends, and 0 where the range has no ends.
+    (share above zero), `low` and `high` (share at the bounds of the activation, see `BOUNDS`); `level` is
+    their mean distance from the middle of the range, 1 at its ends, and 0 where the range has no ends.
     """
     n, mean, m2, least, most, active, low, high, level, bad = rows
     count = float(n.sum())

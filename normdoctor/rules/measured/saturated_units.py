@@ -103,8 +103,8 @@ class SaturatedUnits(base.Rule):
         return self.finding(
             signals.graph,
             f"{count} of {site.units} units of {signals.named(site)} ({share:.0%}) are saturated ({at} in "
-            f"more than {self.options.observed:.0%} of {site.observations} observations over {site.of_batches}); "
-            f"Rakitianskaia-Engelbrecht measure {level:.2f}",
+            f"more than {self.options.observed:.0%} of {site.observations} observations over "
+            f"{site.of_batches}); Rakitianskaia-Engelbrecht measure {level:.2f}",
             node=signals.node(site),
             module=site.module,
             severity=Severity.ERROR if severe else Severity.WARNING,
