@@ -26,7 +26,7 @@ class Transfer:
             if device.type == "cuda":
                 host = torch.empty(flat.shape, dtype=wide, pin_memory=True)
                 host.copy_(flat, non_blocking=True)
-                event = torch.cuda.Event()
+                event = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 event.record(torch.cuda.current_stream(device))
                 self._events.append(event)
                 flat = host

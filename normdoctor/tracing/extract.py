@@ -301,7 +301,8 @@ def _is_named(path: str, parts: Inventory) -> bool:
     """Does the forward of the module around it name it?"""
     around, _, name = path.rpartition(".")
     holder = parts.modules.get(around)
-    return holder is not None and name in named_by_forward(type(holder.module))
+    kind: Any = type(holder.module) if holder is not None else None  # types of modules are hashable
+    return kind is not None and name in named_by_forward(kind)
 
 
 def _holder_of(path: str) -> str:
