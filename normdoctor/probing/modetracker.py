@@ -20,6 +20,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.hooks import RemovableHandle
 
 from normdoctor.probing.hooks import _in_backward, _nothing, _remains
+from normdoctor.probing.passes import expands, running
 from normdoctor.probing.prints import Prints
 
 #: Called with the arguments of a forward that gradients may flow through.
@@ -51,7 +52,7 @@ class _Norm:
     @property
     def moves(self) -> bool:
         """Would a forward in train mode move running statistics?"""
-        return bool(_running(self.module)) and getattr(self.module, "momentum", None) != 0
+        return bool(running(self.module)) and getattr(self.module, "momentum", None) != 0
 
     def figures(self) -> dict[str, Any]:
         """What is known of it, as plain data."""
@@ -145,7 +146,7 @@ class ModeTracker:
         self.norms = [
             _Norm(path, one, getattr(one, "momentum", None), one.training, one.training)
             for path, one in modules
-            if isinstance(one, _BatchNorm) or _running(one)
+            if isinstance(one, _BatchNorm) or running(one)
         ]
         self.dropouts = [(path, one) for path, one in modules if isinstance(one, _DropoutNd) and one.p > 0]
         for root in self.roots:
@@ -252,7 +253,7 @@ class ModeTracker:
     def _exit(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if self._foreign() or _in_backward():
             return
-        if self._depth == 1 and not self._grad and self._gap.blind and _expands(args, output):
+        if self._depth == 1 and not self._grad and self._gap.blind and expands(args, output):
             self._gap.expands = True
         for place, norm in enumerate(self.norms if self._depth else ()):
             if norm.module is module:
@@ -356,23 +357,6 @@ class ModeTracker:
         if self._thread is None:
             self._thread = current
         return self._thread != current
-
-
-def _running(module: nn.Module) -> bool:
-    """Does it hold running means, whatever follows in their name?"""
-    return any(
-        name.startswith("running_mean") and tensor is not None for name, tensor in module._buffers.items()
-    )
-
-
-def _expands(args: tuple[Any, ...], output: Any) -> bool:
-    """Does a forward make more of its input, as a generator makes an image of noise?"""
-    given = next((one for one in args if isinstance(one, Tensor)), None)
-    if given is None or not isinstance(output, Tensor) or not given.is_floating_point():
-        return False
-    if output.numel() <= given.numel() or output.dim() < 2:
-        return False
-    return given.dim() == 2 or output.shape[-1] > given.shape[-1]
 
 
 class _Penalized:
