@@ -277,7 +277,8 @@ def _watched(source: str, min_confidence: str) -> Report:
         torch.manual_seed(0)
         with record_origins() as origins:
             exec(compile(source, str(path), "exec"), values)
-        with normdoctor.watch(values["model"], every=1, on_finding="ignore", origins=origins) as watch:
+        with normdoctor.watch(values["model"], every=1, on_finding="ignore") as watch:
+            watch.facts_of.origins = origins
             values["train"](watch)
         return watch.report(min_confidence=min_confidence)
 

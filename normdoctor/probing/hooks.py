@@ -84,8 +84,8 @@ class Observer:
         for path, module in self.model.named_modules():
             if isinstance(module, torch.jit.ScriptModule):
                 continue
-            before = module.register_forward_pre_hook(_Hook(self, path, enters=True), with_kwargs=True)
-            after = module.register_forward_hook(_Hook(self, path, enters=False), always_call=True)
+            before = module.register_forward_pre_hook(Hook(self.enter, path), with_kwargs=True)
+            after = module.register_forward_hook(Hook(self.exit), always_call=True)
             self._handles += [before, after]
 
     def detach(self) -> None:
@@ -105,7 +105,7 @@ class Observer:
 
     def enter(self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A forward begins."""
-        if torch.compiler.is_compiling() or _in_backward() or not self._own_thread():
+        if torch.compiler.is_compiling() or in_backward() or not self._own_thread():
             return
         if not self._stack:
             if self.accepts is not None and not self.accepts():
@@ -119,9 +119,9 @@ class Observer:
             self._mode.__enter__()  # type: ignore[no-untyped-call]
         self._stack.append((path, module))
 
-    def exit(self, module: nn.Module, output: Any) -> None:
+    def exit(self, module: nn.Module, args: Any, output: Any) -> None:
         """A forward ends, perhaps with an exception: then `output` is None."""
-        if any(module is entered for _, entered in self._stack) and self._own_thread() and not _in_backward():
+        if any(module is entered for _, entered in self._stack) and self._own_thread() and not in_backward():
             while self._stack.pop()[1] is not module:
                 pass
             if not self._stack:
@@ -192,19 +192,19 @@ class _Mode(TorchFunctionMode):
         return self.observer.call(func, args, kwargs or {})
 
 
-class _Hook:
-    """A forward hook that stays behind when its module is copied or pickled."""
+class Hook:
+    """A hook on a module that stays behind when the module is copied or pickled.
 
-    def __init__(self, observer: Observer, path: str, enters: bool) -> None:
-        self.observer = observer
-        self.path = path
-        self.enters = enters
+    It calls `call` with `first`, the module, and what torch hands to hooks of its kind.
+    """
 
-    def __call__(self, module: nn.Module, args: Any, last: Any = None) -> None:
-        if self.enters:
-            self.observer.enter(self.path, module, args, last or {})
-        else:
-            self.observer.exit(module, last)
+    def __init__(self, call: Callable[..., None], *first: Any) -> None:
+        self.call = call
+        self.first = first
+
+    def __call__(self, module: nn.Module, *args: Any) -> None:
+        """Run the hook."""
+        self.call(*self.first, module, *args)
 
     def __deepcopy__(self, memo: Any) -> Any:
         return _nothing
@@ -243,5 +243,6 @@ def _kind(kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     return "relu6" if (low, high) == (0, 6) else kind
 
 
-def _in_backward() -> bool:
+def in_backward() -> bool:
+    """Does this thread run a backward? Forwards in it recompute what was computed before."""
     return bool(torch._C._current_graph_task_id() != -1)

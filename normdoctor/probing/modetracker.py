@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.hooks import RemovableHandle
 
-from normdoctor.probing.hooks import _in_backward, _nothing, _remains
+from normdoctor.probing.hooks import Hook, in_backward
 from normdoctor.probing.passes import expands, running
 from normdoctor.probing.prints import Prints
 
@@ -151,13 +151,13 @@ class ModeTracker:
         self.dropouts = [(path, one) for path, one in modules if isinstance(one, _DropoutNd) and one.p > 0]
         for root in self.roots:
             self._handles += [
-                root.register_forward_pre_hook(_Hook(self._enter), with_kwargs=True),
-                root.register_forward_hook(_Hook(self._exit), always_call=True),
+                root.register_forward_pre_hook(Hook(self._enter), with_kwargs=True),
+                root.register_forward_hook(Hook(self._exit), always_call=True),
             ]
         for place, norm in enumerate(self.norms):
             if norm.module not in self.roots:
                 # Always: a recomputation is stopped by an exception once it has what it needs.
-                hook = _Hook(self._ran, place)
+                hook = Hook(self._ran, place)
                 self._handles.append(norm.module.register_forward_hook(hook, always_call=True))
 
     def detach(self) -> None:
@@ -225,7 +225,7 @@ class ModeTracker:
         return {MODEL: model} | {norm.path: norm.figures() for norm in self.norms}
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._foreign() or _in_backward():
+        if self._foreign() or in_backward():
             return
         self._depth += 1
         if self._depth > 1:
@@ -251,7 +251,7 @@ class ModeTracker:
         self.on_forward(args, kwargs)
 
     def _exit(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if self._foreign() or _in_backward():
+        if self._foreign() or in_backward():
             return
         if self._depth == 1 and not self._grad and self._gap.blind and expands(args, output):
             self._gap.expands = True
@@ -268,7 +268,7 @@ class ModeTracker:
             return
         norm, gap = self.norms[place], self._gap
         training = norm.module.training
-        if _in_backward():
+        if in_backward():
             if training and norm.moves:
                 gap.recomputed.add(place)
             return
@@ -369,20 +369,3 @@ class _Penalized:
     def __call__(self, gradient: Tensor) -> None:
         if torch.is_grad_enabled():  # as in a backward with create_graph=True, and in no other
             self.found.add(self.place)
-
-
-class _Hook:
-    """A forward hook that stays behind when its module is copied or pickled."""
-
-    def __init__(self, call: Callable[..., None], *first: Any) -> None:
-        self.call = call
-        self.first = first
-
-    def __call__(self, module: nn.Module, *args: Any) -> None:
-        self.call(*self.first, module, *args)
-
-    def __deepcopy__(self, memo: Any) -> Any:
-        return _nothing
-
-    def __reduce__(self) -> Any:
-        return (_remains, ())

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from normdoctor.errors import UsageError, kind_of
 from normdoctor.facts import Facts
 from normdoctor.findings import Finding, Severity
-from normdoctor.loading.origins import Origins
 from normdoctor.loading.wrappers import unwrapped
 from normdoctor.probing.eager import eager
 from normdoctor.probing.gradients import GradientCollector
@@ -57,7 +56,6 @@ def watch(
     every: int = 50,
     budget: int | None = BUDGET,
     on_finding: OnFinding = "warn",
-    origins: Origins | None = None,
 ) -> Watch:
     """Watch `model` in the `with` block that follows; call `step()` on the result after each step.
 
@@ -79,7 +77,6 @@ def watch(
         budget: How many values of an activation are read in one forward; None reads all.
         on_finding: What to do with a finding while the training runs: `"warn"`, `"stop"` (raise
             `StoppedError`), `"ignore"`, or a callable that gets it. A finding counts once it was confirmed.
-        origins: Where modules were built, where that was recorded; otherwise the source is searched.
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"expected a module to watch, found {type(model).__name__}")
@@ -91,9 +88,7 @@ def watch(
         raise UsageError(f"budget counts values and is at least 1, or None; got {budget!r}")
     if on_finding not in ("warn", "stop", "ignore") and not callable(on_finding):
         raise UsageError(f"on_finding is 'warn', 'stop', 'ignore' or a callable; got {on_finding!r}")
-    found = Watch(model, optimizer, every, budget, on_finding)
-    found.facts_of.origins = origins
-    return found
+    return Watch(model, optimizer, every, budget, on_finding)
 
 
 class Watch:
