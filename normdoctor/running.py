@@ -252,8 +252,10 @@ def why_skipped(rule: type[Rule], facts: Facts) -> str:
     }
     reasons = [reason for need, (lacks, reason) in missing.items() if need in rule.requires and lacks]
     unmeasured = sorted(rule.needs - set(facts.measurements or {}))
-    if unmeasured and (facts.measurements or {}).get("run", {}).get("batches"):
-        reasons.append("a run over this data does not measure " + ", ".join(unmeasured))
+    run = (facts.measurements or {}).get("run", {})
+    if unmeasured and run.get("batches"):
+        what = "a watched training" if run.get("source") == "watch" else "a run over this data"
+        reasons.append(f"{what} does not measure " + ", ".join(unmeasured))
     elif unmeasured:
         reasons.append(f"{NO_DATA}: " + ", ".join(unmeasured))
     return "; ".join(reasons)

@@ -57,6 +57,7 @@ def test_a_healthy_training_says_nothing():
             train(w.model, 6, w)
     assert w.report().ok
     assert set(w.report().counts()) <= {"passed", "noted", "skipped"}
+    assert all(one.reason.startswith("a watched training does not") for one in w.report().skipped)
 
 
 def test_callable_and_ignore():

@@ -94,12 +94,14 @@ class CollapsedFeatures(base.Rule):
             if figures["rows"] < wanted.rows or figures["features"] < wanted.features:
                 continue
             if figures["spread"] < wanted.spread and figures["input_spread"] > wanted.input_spread:
-                yield self._finding(
-                    graph,
-                    site,
+                alike = (
                     f"are equal but for {figures['spread']:.1g} of their size (mean cosine "
-                    f"{figures['cosine']:.6f}), those of the inputs differ by {figures['input_spread']:.2g}",
+                    f"{figures['cosine']:.6f})"
+                    if figures["cosine"]
+                    else "are all zero"  # rows that are equal have the cosine one, if they have any
                 )
+                differ = f"those of the inputs differ by {figures['input_spread']:.2g}"
+                yield self._finding(graph, site, f"{alike}, {differ}")
             elif (
                 figures["rank"] < wanted.rank
                 and figures["input_rank"] >= wanted.input_rank
