@@ -87,7 +87,8 @@ class HalfOverflowRisk(base.Rule):
     def _finding(self, signals: Signals, site: Site) -> Finding:
         most, dtype = magnitude(site), site.figures["dtype"]
         half = dtype == "float16"
-        tail = "" if half else f"; in {dtype} that is no harm, in float16 it may overflow"
+        fate = "may overflow" if most < LARGEST else "overflows"
+        tail = "" if half else f"; in {dtype} that is no harm, in float16 it {fate}"
         return self.finding(
             signals.graph,
             f"values of {signals.named(site)} reach {most:.4g}, {most / LARGEST:.0%} of the range of float16 "
