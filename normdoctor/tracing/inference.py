@@ -140,9 +140,18 @@ def _vocabulary(model: nn.Module) -> int:
 
 
 def _from_layers(model: nn.Module) -> Iterator[Shape]:
-    """Shapes that the first layer of each kind accepts, in the order in which they were built."""
+    """Shapes that the first layer of each kind accepts, in the order in which they were built.
+
+    Then those of layers in plain lists and dicts, which torch does not know and which run all the same.
+    """
+    yield from _first_of_each_kind(list(model.modules()))
+    parts = inventory(model).modules.values()
+    yield from _first_of_each_kind([entry.module for entry in parts if entry.container])
+
+
+def _first_of_each_kind(modules: list[nn.Module]) -> Iterator[Shape]:
     seen: set[str] = set()
-    for module in model.modules():
+    for module in modules:
         for kind, shapes in _layer_shapes(module):
             if kind not in seen:
                 seen.add(kind)

@@ -54,12 +54,26 @@ class Masked(nn.Module):
         return self.second(torch.relu(x[x.sum(1) > -1e9]))
 
 
+class Actor(nn.Module):
+    """Its first layers stand in a plain list, where torch does not see them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = [nn.Linear(17, 32), nn.Linear(32, 32)]
+        self.norm, self.out = nn.BatchNorm1d(32), nn.Linear(32, 6)
+
+    def forward(self, state: torch.Tensor) -> torch.Tensor:
+        hidden = torch.relu(self.layers[0](state))
+        return torch.tanh(self.out(torch.relu(self.norm(self.layers[1](hidden)))))
+
+
 @pytest.mark.parametrize(
     ("model", "shapes", "carrier"),
     [
         (Siamese, [(2, 1, 105, 105)] * 2, "meta"),
         (Routed, [(2, 16)], "real"),
         (Masked, [(2, 8)], "real"),
+        (Actor, [(2, 17)], "meta"),
     ],
 )
 def test_inputs_are_found(model: type[nn.Module], shapes: list[tuple[int, ...]], carrier: str) -> None:
