@@ -37,7 +37,7 @@ def chart(points: Sequence[ProfilePoint], style: Style) -> str:
         )
         for one in shown
     ]
-    headers = ("layer", "mean", "variance", "gradient", "variance, a decade is two characters")
+    headers = ("layer", "mean", "variance", "gradient", "variance, log scale")
     return table(rows, headers, style.width, right=headers[1:4])
 
 

@@ -79,7 +79,7 @@ def coverage(report: Report, style: Style) -> list[str]:
         lines.append(f"{share} {what} ran; {skipped} {_were(skipped)} skipped{hint}.")
     if unmeasured:
         rules = plural(len({result.code for result in report.unmeasured}), "measured rule")
-        lines.append(f"{rules} {_were(unmeasured)} skipped: pass data= / --data.")
+        lines.append(f"{rules} {_were(unmeasured)} skipped: pass data= / --data, or watch a training.")
     if report.known:
         lines.append(f"{plural(len(report.known), 'known finding')} in the baseline.")
     if report.suppressed:

@@ -145,7 +145,7 @@ def test_settings_name_data(run, tmp_path: Path) -> None:
 def test_without_data_one_line_says_so(run) -> None:
     result = run("--select", "ND1")
     (line,) = [line for line in result.output.splitlines() if "pass data=" in line]
-    assert line == "1 measured rule was skipped: pass data= / --data."
+    assert line == "1 measured rule was skipped: pass data= / --data, or watch a training."
     assert "note: measured" not in result.output
 
 

@@ -65,8 +65,8 @@ def test_nothing_was_measured():
 def test_the_chart():
     points = [point(0, 1.0), point(1, 0.5, role="activation"), point(2, 1e-5, gradient_rms=0.25)]
     assert chart(points, Style(unicode=False)).splitlines() == [
-        "layer     mean  variance  gradient  variance, a decade is two characters",
-        "--------  ----  --------  --------  ------------------------------------",
+        "layer     mean  variance  gradient  variance, log scale",
+        "--------  ----  --------  --------  --------------------",
         "0:linear   0.5         1            ####################",
         "2:linear   0.5     1e-05      0.25  ##########",
     ]
