@@ -95,7 +95,7 @@ def stale_channels(site: Site, z: float = Z, shift: float = SHIFT, ratio: float 
     factor of `ratio` and `z` times its relative standard error sqrt(2/n_eff).
     """
     per_sample = effective(site)
-    if per_sample is None:
+    if per_sample is None or not site.figures["tracked"]:
         return []
     counted = site.figures.get("batches_tracked")
     if remainder(site) > 0.0 or (counted is not None and max(counted) < YOUNG):
