@@ -175,7 +175,7 @@ def _read(file: Path) -> dict[str, Entry]:
         if version != SCHEMA_VERSION:
             raise ConfigError(
                 f"{file}: schema_version is {version}, expected {SCHEMA_VERSION}",
-                hint="Write it anew with --write-baseline, or use the normdoctor that wrote it.",
+                hint="Remove it and write it anew with --write-baseline, or use the version that wrote it.",
             )
         found = msgspec.json.decode(data, type=_File)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

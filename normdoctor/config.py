@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ FAIL_ON = ("error", "warning", "info", "never")
 MAX_SECONDS = 86_400
 #: How many batches of data are read where nobody says otherwise.
 BATCHES = 32
+#: The largest number of batches or samples that Python can count.
+_MOST = sys.maxsize
 #: The values of a rule's level.
 LEVELS = ("error", "warning", "warn", "info", "ignore")
 
@@ -114,6 +117,8 @@ def check_count(count: object, what: str) -> None:
     """Raise UsageError for a number of batches or samples that is none."""
     if type(count) is not int or count < 1:
         raise UsageError(f"expected {what} of at least 1, found {count!r}")
+    if count > _MOST:
+        raise UsageError(f"expected {what} of at most {_MOST}, found {count}")
 
 
 def override(settings: Settings, **given: Any) -> Settings:

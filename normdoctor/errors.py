@@ -51,7 +51,10 @@ def text_of(error: BaseException) -> str:
 
 def brief(error: BaseException) -> str:
     """A foreign error on one line: `ValueError: no such width`."""
-    text, name = " ".join(text_of(error).split()), type(error).__name__
+    whole, name = text_of(error), type(error).__name__
+    if "Traceback (most recent call last)" in whole:  # of a worker, which torch passes on as text
+        whole = whole.strip().splitlines()[-1]
+    text = " ".join(whole.split()).removeprefix(f"{name}: ")
     return f"{name}: {text[:300]}" if text else name
 
 

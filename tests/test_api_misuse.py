@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from normdoctor import check, convert, watch
+from normdoctor import check, convert, recalibrate, watch
 from normdoctor.errors import NormDoctorError, TargetError, TraceError, UsageError
 
 X = torch.zeros(2, 3, 8, 8)
@@ -32,6 +32,19 @@ def net() -> nn.Module:
 
 def fails() -> nn.Module:
     raise ValueError("no such width")
+
+
+def odd_part() -> nn.Module:
+    model = net()
+    model._modules["odd"] = 3  # type: ignore[assignment]
+    return model
+
+
+def nested(depth: int) -> nn.Module:
+    model: nn.Module = nn.ReLU()
+    for _ in range(depth):
+        model = nn.Sequential(model)
+    return model
 
 
 def step(loss: Any) -> None:
@@ -106,6 +119,32 @@ TABLE: dict[str, tuple[Callable[[], Any], type[NormDoctorError], list[str]]] = {
         TraceError,
         ["TypeError on batch 0", "'y'"],
     ),
+    "data: on meta": (
+        wrong(check, net(), X, data=[X.to("meta")]),
+        UsageError,
+        ["batch 0 of the data cannot be put on cpu"],
+    ),
+    "batches: too many": (wrong(check, net(), X, data=[X], batches=10**20), UsageError, ["of at most"]),
+    "batch_size: huge": (
+        wrong(check, net(), X, data="synthetic", batch_size=10**14),
+        UsageError,
+        ["a synthetic batch cannot be made"],
+    ),
+    "batch_to_inputs exits": (
+        wrong(check, net(), X, data=[X], batch_to_inputs=lambda batch: sys.exit(1)),
+        UsageError,
+        ["batch_to_inputs raised SystemExit: 1 on batch 0"],
+    ),
+    "a part that is no module": (wrong(check, odd_part()), TargetError, ["its part 'odd' is an int (3)"]),
+    "nested too deeply": (wrong(check, nested(3000)), TargetError, ["nested deeper than Python"]),
+    "recalibrate: a number": (wrong(recalibrate, 3, [X]), UsageError, ["a module to recalibrate"]),
+    "recalibrate: batches": (wrong(recalibrate, net(), [X], batches=0), UsageError, ["at least 1, found 0"]),
+    "recalibrate: batch_to_inputs": (
+        wrong(recalibrate, net(), [X], batch_to_inputs=3),
+        UsageError,
+        ["batch_to_inputs is an int (3)"],
+    ),
+    "recalibrate: no data": (wrong(recalibrate, net(), 3), UsageError, ["expected batches of data"]),
     "convert: a number": (wrong(convert, 3, "batch->group"), UsageError, ["a module to convert, found int"]),
     "convert: a class": (wrong(convert, nn.Linear, "batch->group"), UsageError, ["found type"]),
     "convert: unknown": (wrong(convert, net(), "batch->grup"), UsageError, ["Did you mean `batch->group`?"]),

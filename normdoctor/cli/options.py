@@ -178,6 +178,9 @@ def make_settings(
     if config is not None and isolated:
         raise UsageError("--config and --isolated contradict each other", hint="Give one of them.")
     settings = load_settings(config, isolated=isolated)
+    for key, value in given.items():
+        if value == "":  # as of an empty variable of a shell: not the same as leaving it out
+            raise UsageError(f"--{key.replace('_', '-')} is empty", hint="Give it a value, or leave it out.")
     given = {key: value or None for key, value in given.items()}
     if given.get("min_confidence"):
         given["min_confidence"] = Confidence(given["min_confidence"])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from normdoctor.errors import UsageError
+from normdoctor.errors import UsageError, brief
 
 #: Options whose value is optional, and then has to stand behind `=`.
 OPTIONAL_VALUE = ("--add-ignore",)
@@ -82,12 +82,36 @@ def _check(made: tuple[Output, ...]) -> None:
             f"{len(loose)} reports would go to stdout: {', '.join(loose)}",
             hint="Give all but one of them an --output-file.",
         )
-    files = [output.file.absolute() for output in made if output.file is not None]
+    files = [output.file for output in made if output.file is not None]
     for file in files:
-        if files.count(file) > 1:
+        if [real(other) for other in files].count(real(file)) > 1:
             raise UsageError(f"two reports would go to {file.name}", hint="Name another --output-file.")
-        if file.suffix in (".py", ".ipynb", ".toml"):
-            raise spare(file)
+        spare_source(file)
+
+
+def real(file: Path) -> Path:
+    """The file behind all links, so that two names of one file are seen to be the same."""
+    try:
+        return file.resolve()
+    except (OSError, RuntimeError) as error:  # links that go round
+        raise UsageError(f"cannot write to {file}: {brief(error)}") from error
+
+
+def keep_apart(written: Mapping[str, Path | None], read: Mapping[str, Path | None]) -> None:
+    """Raise UsageError where one file would be written twice, or written over what is read."""
+    taken = {real(file): what for what, file in read.items() if file is not None}
+    for what, file in written.items():
+        if file is None or (file.exists() and not file.is_file()):  # a terminal or a pipe takes both
+            continue
+        other = taken.setdefault(real(file), what)
+        if other != what:
+            raise UsageError(f"{other} and {what} would be one file: {file}", hint="Name two files.")
+
+
+def spare_source(file: Path) -> None:
+    """Raise UsageError for a report that would take the place of source, also through a link."""
+    if any(name.suffix.lower() in (".py", ".ipynb", ".toml") for name in (file, real(file))):
+        raise spare(file)
 
 
 def spare(file: Path) -> UsageError:

@@ -62,8 +62,10 @@ def _read_torch(path: Path) -> Any:
             hint="Save the weights alone: torch.save(model.state_dict(), path), or as safetensors.",
         ) from None
     except Exception as error:
+        # The rest of torch's text tells how to unpickle it all the same.
+        reason = brief(error).partition(" In PyTorch 2.6")[0].removesuffix(".")
         raise UsageError(
-            f"weights: {path} cannot be read as a checkpoint: {brief(error)}",
+            f"weights: {path} cannot be read as a checkpoint: {reason}",
             hint="Expected what torch.save wrote, or a .safetensors file.",
         ) from error
 

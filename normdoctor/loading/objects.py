@@ -12,6 +12,7 @@ from normdoctor.errors import NormDoctorError, UsageError, brief, kind_of, near
 from normdoctor.loading.importing import IMPORT_TIMEOUT, Loaded, find_place, loading, read_source, run_file
 from normdoctor.loading.isolation import Imports
 from normdoctor.loading.selecting import MISSING, lookup, named
+from normdoctor.loading.soundness import foreign_errors
 from normdoctor.loading.spec import parse_spec
 from normdoctor.loading.target import from_object, module_file
 from normdoctor.loading.watching import Watch
@@ -25,7 +26,8 @@ def load_object(text: str, what: str, *, import_timeout: float = IMPORT_TIMEOUT)
 def load_with_imports(text: str, what: str, *, import_timeout: float = IMPORT_TIMEOUT) -> tuple[Any, Imports]:
     """The object, and the modules it was made with: they are put back in place for as long as it is used."""
     try:
-        return _load(text, what, import_timeout)
+        with foreign_errors(text):
+            return _load(text, what, import_timeout)
     except UsageError:
         raise
     except NormDoctorError as error:
@@ -35,7 +37,8 @@ def load_with_imports(text: str, what: str, *, import_timeout: float = IMPORT_TI
 def load_reference(text: str) -> nn.Module:
     """The model that a target string names, to compare another one with."""
     try:
-        return from_object(text).model
+        with foreign_errors(text):
+            return from_object(text).model
     except NormDoctorError as error:
         raise UsageError(f"the reference: {error.message}", hint=error.hint) from error
 
@@ -73,5 +76,5 @@ def _called(value: Any, text: str, what: str, args: tuple[Any, ...], kwargs: dic
         raise UsageError(f"{what}: {text} is {kind_of(value)}, and cannot be called")
     try:
         return value(*args, **kwargs)
-    except Exception as error:  # the user's code: any error of its own
+    except (Exception, SystemExit) as error:  # the user's code: any error of its own
         raise UsageError(f"{what}: {text} could not be made: {brief(error)}") from error

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from normdoctor.errors import NormDoctorError, TargetError, TraceError, brief
+from normdoctor.errors import NormDoctorError, TargetError, TraceError, brief, kind_of
 from normdoctor.loading import frames
 from normdoctor.loading.state import join
 from normdoctor.output.paths import shown_path
@@ -17,7 +17,12 @@ from normdoctor.output.paths import shown_path
 
 def flaw(model: nn.Module) -> str:
     """Why this is no working module, neither for torch nor for us; empty when it is one."""
-    return "" if isinstance(model, torch.jit.ScriptModule) else _flaw(model, "", (), set())
+    if isinstance(model, torch.jit.ScriptModule):
+        return ""
+    try:
+        return _flaw(model, "", (), set())
+    except RecursionError:
+        return "its modules are nested deeper than Python and torch can follow"
 
 
 def _flaw(module: nn.Module, path: str, above: tuple[int, ...], done: set[int]) -> str:
@@ -34,6 +39,9 @@ def _flaw(module: nn.Module, path: str, above: tuple[int, ...], done: set[int]) 
     children = vars(module).get("_modules")
     if children is None:
         return f"its __init__ does not call super().__init__(){where}"
+    for name, child in children.items():
+        if not isinstance(name, str) or not isinstance(child, nn.Module | None):
+            return f"its part {name!r}{where} is {kind_of(child)}: expected a name and a module"
     found = (
         _flaw(child, join(path, name), (*above, id(module)), done)
         for name, child in children.items()

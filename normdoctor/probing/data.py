@@ -64,8 +64,13 @@ class Feed:
             device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
         takes = Signature.of(model)
         for index, batch in enumerate(self._batches()):
-            args, kwargs = self._arguments(batch, takes, f"batch {index} of {self.name}")
-            yield moved(args, device), moved(kwargs, device)
+            place = f"batch {index} of {self.name}"
+            args, kwargs = self._arguments(batch, takes, place)
+            try:
+                there = moved(args, device), moved(kwargs, device)
+            except Exception as error:  # tensors on meta, memory, a `to` of the user's own
+                raise UsageError(f"{place} cannot be put on {device}: {brief(error)}") from error
+            yield there
 
     def told(self, count: int) -> str:
         """Which batches were read, when `count` of them were: `the first 32 batches of the data`."""
@@ -91,7 +96,7 @@ class Feed:
                 count += 1
         except (NormDoctorError, GeneratorExit):
             raise
-        except Exception as error:  # the user's code: any error of its own
+        except (Exception, SystemExit) as error:  # the user's code: any error of its own
             raise UsageError(
                 f"{self.name} could not be read after {count} batches: {brief(error)}"
             ) from error
@@ -101,7 +106,7 @@ class Feed:
             return arguments(batch, takes, place)
         try:
             made = self.to_inputs(batch)
-        except Exception as error:  # the user's code
+        except (Exception, SystemExit) as error:  # the user's code
             raise UsageError(f"batch_to_inputs raised {brief(error)} on {place}") from error
         if isinstance(made, Mapping):
             return (), dict(made)
@@ -234,7 +239,7 @@ def _foreign_array(value: Any) -> bool:
 def _made(factory: Callable[[], Any], name: str) -> Any:
     try:
         return factory()
-    except Exception as error:  # the user's code: any error of its own
+    except (Exception, SystemExit) as error:  # the user's code: any error of its own
         raise UsageError(
             f"{name} could not be made: {brief(error)}",
             hint="A factory is called without arguments and returns batches.",

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from normdoctor.config import check_count
 from normdoctor.errors import TraceError, UsageError, kind_of
 from normdoctor.loading.wrappers import unwrapped
 from normdoctor.probing.batchmode import BatchMode
@@ -55,6 +56,10 @@ def recalibrate(
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"expected a module to recalibrate, found {kind_of(model)}")
+    if batches is not None:
+        check_count(batches, "a number of batches")
+    if batch_to_inputs is not None and not callable(batch_to_inputs):
+        raise UsageError(f"batch_to_inputs is {kind_of(batch_to_inputs)}: expected a function of a batch")
     inner = unwrapped(model)
     feed = Feed(data, limit=batches, to_inputs=batch_to_inputs)
     if layerwise and iter(feed.data) is feed.data:

@@ -16,6 +16,7 @@ from normdoctor.errors import UsageError
 from normdoctor.facts import Facts
 from normdoctor.loading.isolation import Imports
 from normdoctor.loading.objects import load_with_imports
+from normdoctor.loading.soundness import foreign_errors
 from normdoctor.loading.target import Target
 from normdoctor.output.progress import Progress
 from normdoctor.probing.data import Feed, batches
@@ -63,8 +64,8 @@ class Source:
             raise UsageError(
                 "batch_to_inputs has nothing to do on synthetic data", hint="Leave one of them out."
             )
-        if data is not None and not self.synthetic:
-            with self._active():
+        if self._imports is not None or (data is not None and not self.synthetic):
+            with self._active(), foreign_errors(self.name):
                 self.data = batches(data, self.name)
                 self._hold()
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from normdoctor.errors import UsageError, brief
 from normdoctor.loading.example import ExampleInputs
 from normdoctor.probing.data import Feed
 from normdoctor.tracing.inputs import describe_inputs, random_tensor
@@ -56,7 +57,13 @@ class Synthetic:
 def synthetic(example: ExampleInputs, count: int, batch_size: int | None = None) -> Feed:
     """Batches for a model, seeded."""
     made = Synthetic(example, count, batch_size)
-    name = describe_inputs(next(iter(Synthetic(example, 1, batch_size))))
+    try:
+        name = describe_inputs(next(iter(Synthetic(example, 1, batch_size))))
+    except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
+        raise UsageError(
+            f"a synthetic batch cannot be made: {brief(error)}",
+            hint="Try a smaller batch size, or real data.",
+        ) from error
     return Feed(made, name=name, batch_size=batch_size, to_inputs=_taken, source=SYNTHETIC)
 
 

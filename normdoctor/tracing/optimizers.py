@@ -61,11 +61,11 @@ def made_optimizer(factory: object, model: torch.nn.Module, name: str) -> torch.
         return factory
     if not callable(factory):
         raise UsageError(f"{name} is {kind_of(factory)}: expected an optimizer, or a function that makes one")
-    first: Exception | None = None
+    first: BaseException | None = None
     for given in (model, model.parameters()):
         try:
             made = factory(given)
-        except Exception as error:  # the user's code: any error of its own
+        except (Exception, SystemExit) as error:  # the user's code: any error of its own
             first = first or error
             continue
         if isinstance(made, torch.optim.Optimizer):

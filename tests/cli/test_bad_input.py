@@ -37,6 +37,19 @@ HOSTILE = f"{TORCH}class Odd:\n    def __getattribute__(self, name): raise Runti
 LOOSE = (
     '{"target": "a", "nodes": [{"index": 0, "name": "x", "op": "output", "role": "output", "kind": "x", %s}]}'
 )
+TOOLS = f"""{TORCH}
+def leaves(): raise SystemExit(3)
+def make(model): raise SystemExit(3)
+def nothing(): return None
+def midway():
+    yield torch.zeros(2, 4)
+    raise SystemExit(4)
+class Samples(torch.utils.data.Dataset):
+    def __len__(self): return 8
+    def __getitem__(self, index): raise ValueError("no such sample")
+loader = torch.utils.data.DataLoader(Samples(), batch_size=4, num_workers=1)
+meta = [torch.zeros(2, 4, device="meta")]
+"""
 ESC = "\x1b[31m"
 
 
@@ -240,6 +253,40 @@ OPTIONS: list[Row] = [
     ("report over a folder", NET, "check model.py --output-file .", ["cannot write the report to ."]),
     ("report over the source", NET, "check model.py --output-file model.py",
      ["model.py would be overwritten", "report.txt"]),
+    ("report over the source, by a link", {"model.py": NET, "out.txt": "-> model.py"},
+     "check model.py --output-file out.txt", ["out.txt would be overwritten"]),
+    ("two reports of one file by two names", {"model.py": NET, "sub/a": ""},
+     "check model.py --output-format json --output-file a.json --output-format sarif"
+     " --output-file sub/../a.json", ["two reports would go to a.json"]),
+    ("report over the facts", NET, "check model.py --output-file a.json --save-facts a.json",
+     ["--output-file a.json and --save-facts would be one file", "Name two files"]),
+    ("report over the weights", {"model.py": NET, "w.pt": "weights"},
+     "check model.py --output-file w.pt --weights w.pt", ["--weights and --output-file w.pt"]),
+    ("report over the baseline", NET,
+     "check model.py --baseline b.json --write-baseline --output-file b.json",
+     ["--baseline and --output-file b.json"]),
+    ("report of links that go round", {"model.py": NET, "a.txt": "-> a.txt"},
+     "check model.py --output-file a.txt", ["cannot write"]),
+    ("baseline of another schema", {"model.py": NET, "b.json": '{"schema_version": 9}'},
+     "check model.py --baseline b.json --write-baseline", ["schema_version is 9", "Remove it and write"]),
+    *((f"{option} that is empty", NET, f"check model.py {option}=", [f"{option} is empty", "leave it out"])
+      for option in ("--loss", "--optimizer", "--reference", "--data", "--device")),
+    *((f"{option}: object that answers nothing", {"model.py": NET, "odd.py": HOSTILE},
+     f"check model.py {option} odd.py:odd", ["own code raised RuntimeError at odd.py:4"])
+      for option in ("--loss", "--optimizer", "--reference", "--data")),
+    *((f"{option}: {name}", {"model.py": NET, "t.py": TOOLS}, f"check model.py {option} t.py:{name}", [words])
+      for option, name, words in (
+        ("--loss", "leaves()", "could not be made: SystemExit: 3"),
+        ("--optimizer", "make", "SystemExit: 3"),
+        ("--data", "leaves", "could not be made: SystemExit: 3"),
+        ("--data", "midway", "could not be read after 1 batches: SystemExit: 4"),
+        ("--data", "nothing", "found t.py:nothing to be a NoneType (None)"),
+        ("--data", "meta", "batch 0 of t.py:meta cannot be put on cpu: NotImplementedError"),
+        ("--data", "loader", "could not be read after 0 batches: ValueError: no such sample"),
+    )),
+    ("too many batches", NET, f"check model.py --data synthetic --batches {10**20}", ["of at most"]),
+    ("a batch of terabytes", NET, f"check model.py --data synthetic --input 2,4 --batch-size {10**14}",
+     ["a synthetic batch cannot be made", "Try a smaller batch size"]),
     ("facts over the source", NET, "check model.py --save-facts model.py", ["model.py would be overwritten"]),
     ("facts in a missing folder", NET, "check model.py --save-facts no/such/a.json",
      ["cannot write the facts"]),

@@ -22,7 +22,7 @@ from normdoctor.cli.options import (
     selection_options,
     training_options,
 )
-from normdoctor.cli.outputs import PairingCommand, outputs, spare
+from normdoctor.cli.outputs import PairingCommand, keep_apart, outputs, spare_source
 from normdoctor.cli.reporting import Reporter
 from normdoctor.errors import UsageError
 from normdoctor.output import format_names
@@ -103,9 +103,13 @@ def command(
         return
     check_modes(settings, add_ignore is not None)
     for file in (settings.save_facts, settings.baseline):
-        if file is not None and file.suffix in (".py", ".ipynb", ".toml"):
-            raise spare(file)
+        if file is not None:
+            spare_source(file)
     made = outputs(click.get_current_context(), settings.output_format, output_format)
+    reports = {f"--output-file {output.file}": output.file for output in made}
+    facts = {"--save-facts": settings.save_facts}
+    read = {"--baseline": settings.baseline, "--weights": settings.weights}
+    keep_apart(reports | facts, read | {"--from-facts": settings.from_facts})
     reporter = Reporter(made, style, statistics)
     report = _check(specs, targets, settings, reporter)
     if add_ignore is not None:
