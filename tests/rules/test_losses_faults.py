@@ -101,6 +101,9 @@ FAULTS = [
     ("ND314", Made(torch.tanh, 1), X, nn.MSELoss(), torch.full((6, 1), 40.0)),
     ("ND319", Made(nn.Dropout(0.3)), X, nn.CrossEntropyLoss(), None),
     ("ND319", Made(lambda y: F.dropout(y, 0.3, True)), X, None, None),
+    ("ND319", Made(lambda y: F.dropout(y, 0.3, True).sigmoid()), X, None, None),
+    ("ND319", Made(lambda y: F.log_softmax(F.dropout(y, 0.3, True), 1)), X, nn.NLLLoss(), None),
+    ("ND319", Made(nn.Sequential(nn.Dropout(0.3), nn.Sigmoid())), X, nn.BCELoss(), None),
     ("ND319", Made(nn.Sequential(nn.ReLU(), nn.Dropout(0.95), nn.Linear(5, 5))), X, None, None),
 ]  # fmt: skip
 
@@ -127,6 +130,7 @@ RIGHT = [
     (nn.Sequential(nn.Linear(32, 128), nn.ReLU(), nn.Linear(128, 32), nn.Dropout(0.1)), X, None, None),
     (nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU()), IMAGE, None, None),
     (nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Dropout(0.5)), X, None, None),
+    (Made(nn.Sequential(nn.ReLU(), nn.Dropout(0.5), nn.Linear(5, 3), nn.Sigmoid())), X, None, None),
 ]  # fmt: skip
 
 

@@ -17,7 +17,8 @@ class DropoutOnOutput(Rule):
 
     ## What it does
     Finds an active dropout that is the last operation in front of a loss, or behind the output layer of a
-    model whose loss is not known; and dropouts with p of 0.9 and above, wherever they stand.
+    model whose loss is not known, also where a sigmoid or a softmax follows; and dropouts with p of 0.9
+    and above, wherever they stand.
 
     ## Why is this bad?
     A dropped logit is 0, which is a score like any other: the loss punishes the network for it, and pushes
@@ -128,8 +129,10 @@ class DropoutOnOutput(Rule):
 
     @staticmethod
     def _behind(graph: Graph, node: Node) -> Node | None:
-        """The active dropout that a tensor comes from."""
-        while graph.transparent(node) and node.inputs:
+        """The active dropout that a tensor comes from, or the scores of which it is the probabilities."""
+        squashed = False
+        while node.inputs and (graph.transparent(node) or (node.kind in _SQUASHING and not squashed)):
+            squashed = squashed or node.kind in _SQUASHING
             node = graph.nodes[node.inputs[0]]
         return node if node.role == "dropout" and node.config.get("p") and node.inputs else None
 
@@ -144,7 +147,9 @@ class DropoutOnOutput(Rule):
         return width is not None and width[1] < width[0] and width[1] not in given
 
     def _report(self, graph: Graph, node: Node, p: float, loss: LossFact | None) -> Finding:
-        into = f"is the last operation before {loss.kind}" if loss is not None else "is the last operation"
+        behind = next((user.kind for user in graph.users(node) if user.kind in _SQUASHING), "")
+        before = behind or (loss.kind if loss is not None else "")
+        into = f"is the last operation before {before}" if before else "is the last operation"
         return self.finding(
             graph,
             f"{graph.named(node)} {into}: in training {p:.0%} of the outputs are 0, the others scaled",
@@ -168,4 +173,5 @@ class DropoutOnOutput(Rule):
         )
 
 
+_SQUASHING = {"sigmoid", "softmax", "log_softmax", "logsigmoid"}
 _FIX = Fix(title="Drop it, or move it in front of the output layer", applicability=Applicability.UNSAFE)

@@ -127,7 +127,9 @@ class LinearAfterLinear(Rule):
         """Walk back from each linear layer to the one in front of it."""
         pairs: dict[tuple[str, str], tuple[Node, Node, tuple[int, int, int]]] = {}
         sources: dict[str, set[str]] = {}
+        weights: dict[tuple[str, str], str] = {}
         targets: dict[str, set[str]] = {}
+        tied = {alias: one.name for one in graph.facts.parameters for alias in one.aliases}
         for second in graph.by_role("linear"):
             if second.kind not in _LAYERS:
                 continue
@@ -136,15 +138,17 @@ class LinearAfterLinear(Rule):
             sources.setdefault(graph.label(second), set()).add(graph.label(first) if first else "")
             if first is None or first.kind not in _LAYERS:
                 continue
-            targets.setdefault(graph.label(first), set()).add(graph.label(second))
+            weight = next((tied.get(name, name) for name in first.parameters), graph.label(first))
+            targets.setdefault(weight, set()).add(graph.label(second))
             key = (graph.label(first), graph.label(second))
             sizes = self._sizes(graph, first, second, chain)
             if key not in pairs and sizes and not self._meant(graph, first, second, chain, sizes):
                 pairs[key] = (first, second, sizes)
-        for (before, name), (first, second, sizes) in pairs.items():
+                weights[key] = weight
+        for key, (first, second, sizes) in pairs.items():
             # A layer that several share, on either side, cannot be merged with one of them.
-            shared = owner(graph, second) is not None and len(sources[name]) > 1
-            if not shared and (owner(graph, first) is None or len(targets[before]) == 1):
+            shared = owner(graph, second) is not None and len(sources[key[1]]) > 1
+            if not shared and (owner(graph, first) is None or len(targets[weights[key]]) == 1):
                 yield self._report(graph, first, second, sizes)
 
     @staticmethod
