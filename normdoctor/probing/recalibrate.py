@@ -74,9 +74,15 @@ def recalibrate(
     else:
         totals = _reduced(totals, names, inner)
     if not totals:
+        why = (
+            "the data holds no batch"
+            if feed.total == 0
+            else "no BatchNorm with running statistics was called"
+        )
         raise UsageError(
-            "no BatchNorm with running statistics was called, so there is nothing to recalibrate",
-            hint="Norms that are written by hand, without F.batch_norm, cannot be recalibrated.",
+            f"{why}, so there is nothing to recalibrate",
+            hint="An iterator gives its batches once. Norms that are written by hand, without F.batch_norm, "
+            "cannot be recalibrated.",
         )
     for total in totals.values():
         total.check(names)
@@ -108,6 +114,11 @@ class Total:
 
     def check(self, names: dict[int, str]) -> None:
         """Raise where the statistics cannot be used."""
+        if self.count == 1:
+            name = names.get(id(self.running_mean), "a BatchNorm")
+            raise UsageError(
+                f"`{name}` got one value a channel, which has no variance", hint="Pass more data."
+            )
         if not bool(torch.isfinite(self.mean).all() and torch.isfinite(self.m2).all()):
             name = names.get(id(self.running_mean), "a BatchNorm")
             raise TraceError(
@@ -142,10 +153,13 @@ def _measured(model: nn.Module, feed: Feed, only: int | None, known: dict[int, T
 
     with sandbox(model), torch.no_grad():
         model.eval()
+        mode = None
         for index, call in enumerate(feed.calls(model)):
             mode = _Settling(note)
             with mode:
                 feed_model(model, call, f"batch {index} of {feed.name}")
+    if mode is None:
+        raise UsageError(f"expected batches of data, found none in {feed.name}")
     return totals
 
 

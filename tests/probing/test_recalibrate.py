@@ -169,6 +169,8 @@ def test_wrapped_models():
 def test_nothing_to_do_and_bad_values():
     with pytest.raises(UsageError, match="nothing to recalibrate"):
         normdoctor.recalibrate(nn.Linear(2, 2), [torch.ones(2, 2)])
+    with pytest.raises(UsageError, match="the data holds no batch"):
+        normdoctor.recalibrate(nn.BatchNorm1d(2), [])
     with pytest.raises(UsageError, match="expected a module"):
         normdoctor.recalibrate("net", [])
     norm = nn.BatchNorm1d(2)
