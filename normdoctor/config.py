@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from normdoctor.errors import UsageError
+from normdoctor.errors import UsageError, near
 from normdoctor.findings import Confidence
 from normdoctor.selection import Selection, select_rules
 
@@ -119,6 +119,15 @@ def check_count(count: object, what: str) -> None:
         raise UsageError(f"expected {what} of at least 1, found {count!r}")
     if count > _MOST:
         raise UsageError(f"expected {what} of at most {_MOST}, found {count}")
+
+
+def check_confidence(text: object) -> None:
+    """Raise UsageError for a confidence that is none."""
+    if text not in list(Confidence):
+        raise UsageError(
+            f"min_confidence is {text!r}: expected low, medium or high",
+            hint=near(str(text), list(Confidence)),
+        )
 
 
 def override(settings: Settings, **given: Any) -> Settings:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from normdoctor.config import BATCHES, Settings, check_count
-from normdoctor.errors import NormDoctorError, TargetError, TraceError, UsageError, kind_of, near
+from normdoctor.config import BATCHES, Settings, check_confidence, check_count
+from normdoctor.errors import NormDoctorError, TargetError, TraceError, UsageError, kind_of
 from normdoctor.findings import Confidence
 from normdoctor.report import Report
 from normdoctor.running import OnResult, Session, check_facts, load_facts
@@ -83,11 +83,7 @@ def check(
 
     if labels is not None and loss is None:
         raise UsageError("labels were given without a loss", hint="For example loss=nn.CrossEntropyLoss().")
-    if min_confidence not in list(Confidence):
-        raise UsageError(
-            f"min_confidence is {min_confidence!r}: expected low, medium or high",
-            hint=near(str(min_confidence), list(Confidence)),
-        )
+    check_confidence(min_confidence)
     _check_types(optimizer, reference)
     source = _source(data, batches, batch_size, batch_to_inputs)
     settings = Settings(
@@ -266,12 +262,14 @@ def _check(
 
 
 def _examined(target: Target, request: Request) -> Examination:
+    from normdoctor.loading.isolation import kept_in_place
     from normdoctor.loading.soundness import foreign_errors
     from normdoctor.tracing.examine import examine
 
     # What forward prints is no part of the report: it goes where the file's own prints go.
     started = time.perf_counter()
-    with target.active(), foreign_errors(target.name), contextlib.redirect_stdout(sys.stderr):
+    aside = contextlib.redirect_stdout(sys.stderr)
+    with kept_in_place(), target.active(), foreign_errors(target.name), aside:
         found = examine(target, request)
     LOG.debug(
         "examined %s in %.2f s: %d modules, %d nodes, recorded on %s",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,8 +109,8 @@ TABLE: dict[str, tuple[Callable[[], Any], type[NormDoctorError], list[str]]] = {
     "labels, no loss": (wrong(check, net(), X, labels=X), UsageError, ["labels were given without a loss"]),
     "optimizer": (wrong(check, net(), X, optimizer="adam"), UsageError, ["optimizer is a str ('adam')"]),
     "reference": (wrong(check, net(), X, reference="ema"), UsageError, ["reference is a str ('ema')"]),
-    "data: a number": (wrong(check, net(), X, data=3), UsageError, ["expected batches of data, found int"]),
-    "data: a text": (wrong(check, net(), X, data="abc"), UsageError, ["expected batches of data, found str"]),
+    "data: a number": (wrong(check, net(), X, data=3), UsageError, ["expected batches of data", "int (3)"]),
+    "data: a text": (wrong(check, net(), X, data="abc"), UsageError, ["the data", "`abc`"]),
     "data: none": (wrong(check, net(), X, data=[]), UsageError, ["expected batches of data", "found none"]),
     "data: used up": (wrong(check, net(), X, data=iter([])), UsageError, ["expected batches", "found none"]),
     "data: numbers": (wrong(check, net(), X, data=[1]), UsageError, ["batch 0", "int", "(inputs, labels)"]),
@@ -117,7 +119,7 @@ TABLE: dict[str, tuple[Callable[[], Any], type[NormDoctorError], list[str]]] = {
     "data: unknown key": (
         wrong(check, net(), X, data=[{"y": X}]),
         TraceError,
-        ["TypeError on batch 0", "'y'"],
+        ["TypeError on batch 0", "dict of keyword arguments"],
     ),
     "data: on meta": (
         wrong(check, net(), X, data=[X.to("meta")]),
@@ -144,6 +146,17 @@ TABLE: dict[str, tuple[Callable[[], Any], type[NormDoctorError], list[str]]] = {
         UsageError,
         ["batch_to_inputs is an int (3)"],
     ),
+    "recalibrate: no batch": (wrong(recalibrate, net(), []), UsageError, ["the data holds no batch"]),
+    "recalibrate: one value": (
+        wrong(recalibrate, nn.Sequential(nn.BatchNorm1d(3)), [torch.ones(1, 3)]),
+        UsageError,
+        ["`0.running_mean` got one value a channel"],
+    ),
+    "report of a watch": (
+        lambda: watch(net()).report(min_confidence="x"),
+        UsageError,
+        ["low, medium or high"],
+    ),
     "recalibrate: no data": (wrong(recalibrate, net(), 3), UsageError, ["expected batches of data"]),
     "convert: a number": (wrong(convert, 3, "batch->group"), UsageError, ["a module to convert, found int"]),
     "convert: a class": (wrong(convert, nn.Linear, "batch->group"), UsageError, ["found type"]),
@@ -165,7 +178,11 @@ TABLE: dict[str, tuple[Callable[[], Any], type[NormDoctorError], list[str]]] = {
     "every: 0": (wrong(watch, net(), every=0), UsageError, ["at least 1; got 0"]),
     "every: a text": (wrong(watch, net(), every="5"), UsageError, ["counts steps", "got '5'"]),
     "every: a float": (wrong(watch, net(), every=2.5), UsageError, ["counts steps", "got 2.5"]),
-    "on_finding": (wrong(watch, net(), on_finding="shout"), UsageError, ["'warn', 'ignore' or a callable"]),
+    "on_finding": (
+        wrong(watch, net(), on_finding="shout"),
+        UsageError,
+        ["'warn', 'stop', 'ignore' or a callable"],
+    ),
     "step outside": (lambda: watch(net()).step(), UsageError, ["outside of the watch", "with normdoctor"]),
     "step: a text": (wrong(step, "abc"), UsageError, ["loss is a str ('abc')", "a tensor or a number"]),
     "step: a list": (wrong(step, [1, 2]), UsageError, ["loss is a list ([1, 2])"]),
@@ -182,6 +199,27 @@ def test_one_clear_error(kind: str) -> None:
     for word in words:
         assert word in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 2
+
+
+def test_a_forward_that_moves_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Moves(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            os.chdir(os.sep)
+            torch.set_default_dtype(torch.float64)
+            return x.relu()
+
+    monkeypatch.chdir(tmp_path)
+    assert not check(Moves(), X, data=[X]).problems
+    assert Path.cwd() == tmp_path
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_a_watch_on_meta() -> None:
+    model = net().to("meta")
+    with watch(model, every=1, on_finding="ignore") as watched:
+        model(X.to("meta"))
+        watched.step()
+    assert watched.observed == 1
 
 
 #: Models that do not run are reported, with what their modules alone tell.

@@ -140,6 +140,21 @@ def preserved() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def kept_in_place() -> Iterator[None]:
+    """Put back what a forward may change of the process: the current folder and torch's settings."""
+    cwd = None
+    with contextlib.suppress(OSError):  # the folder may be gone
+        cwd = os.getcwd()
+    with _torch_settings():
+        try:
+            yield
+        finally:
+            if cwd is not None:
+                with contextlib.suppress(OSError):
+                    os.chdir(cwd)
+
+
 class _Lent:
     """The stream for a target's prints: one that it can close or replace without taking it from us."""
 

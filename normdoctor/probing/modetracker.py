@@ -246,7 +246,7 @@ class ModeTracker:
         self._penalty = any(one.requires_grad and one.is_floating_point() for one in tensors)
         if self.observed and first is not None:
             kind = first.device.type
-            on = torch.is_autocast_enabled(kind)
+            on = kind != "meta" and torch.is_autocast_enabled(kind)
             self.half = self.half or (on and torch.get_autocast_dtype(kind) == torch.float16)
         self.on_forward(args, kwargs)
 

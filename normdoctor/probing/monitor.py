@@ -11,6 +11,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from normdoctor.config import check_confidence
 from normdoctor.errors import UsageError, kind_of
 from normdoctor.facts import Facts
 from normdoctor.findings import Finding, Severity
@@ -188,6 +189,7 @@ class Watch:
         With `all_ranks`, of activations and norms what all ranks of `torch.distributed` saw together, and
         norms are compared between ranks: then all of them have to call it.
         """
+        check_confidence(min_confidence)
         measurements = self.measurements(all_ranks=all_ranks)
         attached = self._attached
         self._suspend(off=True)

@@ -74,15 +74,9 @@ def recalibrate(
     else:
         totals = _reduced(totals, names, inner)
     if not totals:
-        why = (
-            "the data holds no batch"
-            if feed.total == 0
-            else "no BatchNorm with running statistics was called"
-        )
         raise UsageError(
-            f"{why}, so there is nothing to recalibrate",
-            hint="An iterator gives its batches once. Norms that are written by hand, without F.batch_norm, "
-            "cannot be recalibrated.",
+            "no BatchNorm with running statistics was called, so there is nothing to recalibrate",
+            hint="Norms that are written by hand, without F.batch_norm, cannot be recalibrated.",
         )
     for total in totals.values():
         total.check(names)
@@ -153,13 +147,17 @@ def _measured(model: nn.Module, feed: Feed, only: int | None, known: dict[int, T
 
     with sandbox(model), torch.no_grad():
         model.eval()
-        mode = None
+        read = 0
         for index, call in enumerate(feed.calls(model)):
             mode = _Settling(note)
             with mode:
                 feed_model(model, call, f"batch {index} of {feed.name}")
-    if mode is None:
-        raise UsageError(f"expected batches of data, found none in {feed.name}")
+            read += 1
+    if not read:
+        raise UsageError(
+            f"{feed.name} holds no batch, so there is nothing to recalibrate",
+            hint="An iterator gives its batches once.",
+        )
     return totals
 
 

@@ -14,7 +14,7 @@ import torch
 
 from normdoctor.errors import UsageError
 from normdoctor.facts import Facts
-from normdoctor.loading.isolation import Imports
+from normdoctor.loading.isolation import Imports, kept_in_place
 from normdoctor.loading.objects import load_with_imports
 from normdoctor.loading.soundness import foreign_errors
 from normdoctor.loading.target import Target
@@ -89,7 +89,7 @@ class Source:
         put_on: torch.device | None = usable_device(device)
         shown = Progress(f"measuring {target.name}") if self.progress else None
         try:
-            with self._active(), target.active(), contextlib.redirect_stdout(sys.stderr):
+            with kept_in_place(), self._active(), target.active(), contextlib.redirect_stdout(sys.stderr):
                 return measure(
                     target.model, feed, facts, needs=needs, device=put_on, training=training, on_batch=shown
                 )
