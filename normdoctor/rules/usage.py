@@ -70,7 +70,7 @@ class Use:
             own = [name for name in module.parameters if self._graph.parameters[name].kind == "parameter"]
             if module.calls or not own or not self.is_norm(module) or module.path.endswith("]"):
                 continue  # the last: an element of a plain list, of which others may be in use
-            if module.named:
+            if module.named and self.stand_in(module) is None:
                 continue  # it stands on a path of the forward that this call did not take
             read = self.parameters.intersection(module.parameters) or self._graph.calls_of(module.path)
             if not read and self._left_out(module):

@@ -16,7 +16,8 @@ class Scale(nn.Module):
         self.factor = factor
 
     def forward(self, x):
-        return x * self.factor + (x * (1 - self.factor)).detach()
+        scaled = x * self.factor
+        return x.detach() + (scaled - scaled.detach())
 
 
 class WithDeviation(nn.Module):
@@ -468,7 +469,9 @@ def test_exact_norms_and_ratios():
         assert found["gradients"][name]["norms"] == pytest.approx([g for g, _ in expected[name]], rel=1e-4)
         if p.numel() <= 1024:  # then the sample is all of it
             assert found["updates"][name]["ratios"] == pytest.approx(
-                [0.1 * g / w for g, w in expected[name]], rel=5e-2
+                [0.1 * g / w for g, w in expected[name]],
+                rel=5e-2,
+                abs=3e-8,  # the rounding of float32
             )
     places = [found["gradients"][f"convs.{index}.weight"]["place"] for index in range(DEPTH)]
     assert places == sorted(places)
