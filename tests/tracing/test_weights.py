@@ -54,7 +54,7 @@ def distribution(tensor):
     return init.distribution if init is not None else None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)  # a test of the 0.1 % level fails at times
 @given(
     name=st.sampled_from(sorted(DRAWS)),
     shape=SHAPES,
