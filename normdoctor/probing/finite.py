@@ -40,11 +40,14 @@ class FiniteCollector:
         self._known: dict[int, tuple[weakref.ref[Tensor], int, int]] = {}
         self._extremes: list[Tensor] = []
         self._ops: list[Op] = []
+        self._inputs: frozenset[int] = frozenset()
 
     def start(self, model: nn.Module, inputs: Sequence[Any]) -> None:
-        """Forget the tensors of the last forward."""
+        """Forget the tensors of the last forward, and look at what this one is given."""
         self._known.clear()
         self._extremes, self._ops = [], []
+        given = (self._place(value) for value in leaves(inputs) if isinstance(value, Tensor) and self.roles)
+        self._inputs = frozenset(index for index in given if index is not None)
 
     def before(
         self, key: SiteKey, role: str, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -75,7 +78,7 @@ class FiniteCollector:
             if isinstance(value, Tensor) and (index := self._found(value)) is not None
         )
         if self._extremes:
-            trace = Trace(tuple(self._ops), outputs)
+            trace = Trace(tuple(self._ops), outputs, self._inputs)
             if self._traces and self._traces[-1][0] == trace:
                 trace = self._traces[-1][0]
             places: dict[torch.device, list[int]] = {}
@@ -105,6 +108,8 @@ class FiniteCollector:
             ordered: dict[int, list[float]] = {}
             for places, extremes in known:
                 ordered |= dict(zip(places, extremes.tolist(), strict=True))
+            if not all(math.isfinite(bound) for place in trace.inputs for bound in ordered[place]):
+                continue  # the batch itself held them
             for key, figures in judged(trace, [ordered[i] for i in range(len(ordered))]).items():
                 site = found.setdefault(key, figures | {"bad_batches": 0, "order": len(found)})
                 site["bad_batches"] += 1

@@ -37,10 +37,11 @@ class Op:
 
 @dataclass(frozen=True)
 class Trace:
-    """The calls of one forward in their order, and the tensors that it returned."""
+    """The calls of one forward in their order, and the tensors that it returned and was given."""
 
     ops: tuple[Op, ...]
     outputs: frozenset[int]
+    inputs: frozenset[int] = frozenset()
 
 
 def judged(trace: Trace, extremes: Sequence[Sequence[float]]) -> dict[SiteKey, dict[str, Any]]:

@@ -13,6 +13,7 @@ from normdoctor.errors import TraceError, UsageError, brief, text_of
 from normdoctor.facts import Facts
 from normdoctor.loading.wrappers import unwrapped
 from normdoctor.probing.data import BATCH_HINT, Arguments, Feed
+from normdoctor.probing.finite import leaves
 from normdoctor.probing.hooks import Collector, Observer
 from normdoctor.probing.plan import planned, studies
 from normdoctor.probing.sandbox import sandbox
@@ -52,6 +53,8 @@ def measure(
     notes = [f"measured over {feed.told(measured['run']['batches'])}"]
     if refused := measured["run"].get("refused"):
         notes.append(f"{refused} of the batches left a BatchNorm one value a channel, which torch refuses")
+    if bad := measured["run"].get("not_finite"):
+        notes.append(f"{bad} of the batches hold NaN or infinity themselves")
     studied = Studied(unwrapped(model), tuple(kept), feed, facts, measured)
     for study in studies(needs):
         try:
@@ -86,7 +89,7 @@ def probe(
     inner = unwrapped(model)
     _demand_values(inner, device)
     observer = Observer(inner, planned() if collectors is None else collectors)
-    count = 0
+    count = bad = 0
     refusals: list[TraceError] = []
     with sandbox(inner), torch.no_grad():
         if device is not None:
@@ -100,6 +103,7 @@ def probe(
                 if (refusal := feed_model(inner, call, place)) is not None:
                     refusals.append(refusal)
                     continue
+                bad += not _is_finite(call)
                 if kept is not None and len(kept) < KEPT:
                     kept.append(call)
                 count += 1
@@ -114,9 +118,16 @@ def probe(
     run: dict[str, Any] = {"source": feed.source, "batches": count}
     if refusals:
         run["refused"] = len(refusals)
+    if bad:
+        run["not_finite"] = bad
     if feed.batch_size is not None:
         run["batch_size"] = feed.batch_size
     return {**observer.read(), "run": run}
+
+
+def _is_finite(call: Arguments) -> bool:
+    tensors = (value for value in leaves(call) if isinstance(value, Tensor))
+    return all(bool(torch.isfinite(one).all()) for one in tensors if one.is_floating_point())
 
 
 def _demand_values(model: nn.Module, device: torch.device | None) -> None:

@@ -300,3 +300,14 @@ def test_healthy_models_are_silent():
     for name, model, x in healthy():
         for training in (True, False):
             assert found(model.train(training), [x, x]) == set(), name
+
+
+def test_batches_that_are_not_finite_themselves():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    batches = [torch.randn(4, 8) for _ in range(3)]
+    batches[1][0, 0] = torch.inf
+    batches[2][:] = torch.nan
+    report = normdoctor.check(model, batches[0], data=batches, select="ND608")
+    assert not report.findings
+    assert "2 of the batches hold NaN or infinity themselves" in report.targets[0].notes
