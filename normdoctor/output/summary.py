@@ -107,13 +107,13 @@ def severities(report: Report) -> str:
 
 
 def norm_layers(report: Report) -> str:
-    """`53 normalisation layers (53 BatchNorm2d)`, over all targets."""
+    """`53 normalization layers (53 BatchNorm2d)`, over all targets."""
     counted: Counter[str] = Counter()
     for target in report.targets:
         counted.update(target.norms)
     kinds = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
     detail = ", ".join(f"{count} {kind}" for kind, count in kinds)
-    layers = plural(counted.total(), "normalisation layer")
+    layers = plural(counted.total(), "normalization layer")
     models = f" in {len(report.targets)} models" if len(report.targets) > 1 else ""
     return f"{layers} ({detail}){models}" if detail else f"{layers}{models}"
 

@@ -9,6 +9,7 @@ out, so for the time of a forward these functions count as dealt with.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -17,7 +18,11 @@ from typing import Any
 
 import torch
 from torch._compile import _disable_dynamo
-from torch._decomp import global_decomposition_table
+
+with warnings.catch_warnings():
+    # Torch says so once in each process without numpy, which is no fault of the user's.
+    warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
+    from torch._decomp import global_decomposition_table
 
 #: The attribute under which torch keeps what it calls in the function's place.
 MARK = "__dynamo_disable"

@@ -20,7 +20,7 @@ def test_findings_and_coverage(cli):
     assert "warning[TST101] loud-linear: `body.*` is a linear layer" in lines
     assert "  --> model.py:9:15" in lines
     assert " 9 |             *[nn.Linear(c, c) for _ in range(3)]," in lines
-    assert "1 warning, 1 info in 1 normalisation layer (1 LayerNorm), 4 rules." in lines
+    assert "1 warning, 1 info in 1 normalization layer (1 LayerNorm), 4 rules." in lines
     assert "4 of 5 rules ran; 1 was skipped (see --show-skipped)." in lines
     assert lines[-1].startswith("==")
     assert lines[-1].endswith("==")
@@ -31,7 +31,7 @@ def test_findings_and_coverage(cli):
 def test_a_clean_run(cli):
     result = cli("check", "model.py", "--select", "TST4")
     assert result.exit_code == 0
-    assert result.stdout.startswith("1 normalisation layer (1 LayerNorm), 1 rule, no findings.\n==")
+    assert result.stdout.startswith("1 normalization layer (1 LayerNorm), 1 rule, no findings.\n==")
 
 
 def test_verbose_reads_like_pytest(cli):

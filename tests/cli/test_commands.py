@@ -212,7 +212,7 @@ class TestWithoutTorch:
         (tmp_path / "facts.json").write_bytes(make_facts().to_json())
         result = without_torch("check", "--from-facts", "facts.json", "--isolated", "--select", "ND1")
         assert result.returncode == 0, result.stdout + result.stderr
-        assert "1 normalisation layer (1 LayerNorm)" in result.stdout
+        assert "1 normalization layer (1 LayerNorm)" in result.stdout
 
     def test_the_check_itself_sees_torch(self, without_torch):
         """Otherwise the tests above would prove nothing."""

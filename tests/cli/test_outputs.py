@@ -161,7 +161,7 @@ def test_statistics(cli):
     assert "-->" not in result.stdout
     assert result.exit_code == 1
     clean = cli("check", "model.py", "--statistics", "--select", "TST401").stdout
-    assert clean.startswith("1 normalisation layer (1 LayerNorm), 1 rule, no findings.")
+    assert clean.startswith("1 normalization layer (1 LayerNorm), 1 rule, no findings.")
 
 
 def test_min_confidence_and_preview(cli):

@@ -203,7 +203,7 @@ def test_paths_below_the_current_folder_are_relative():
 def test_nothing_found_is_never_a_bare_tick():
     clean = report(findings=(), suppressed=(), known=(), problems=(), hidden=0)
     assert str(clean).splitlines()[-2:] == [
-        "14 normalisation layers (13 BatchNorm2d, 1 LayerNorm), 5 rules, no findings.",
+        "14 normalization layers (13 BatchNorm2d, 1 LayerNorm), 5 rules, no findings.",
         "5 of 6 rules ran; 1 was skipped (see --show-skipped).",
     ]
     skipped = tuple(msgspec.structs.replace(r, outcome="skipped", reason="x") for r in clean.results)
@@ -219,7 +219,7 @@ def test_several_targets_are_told_apart():
     text = str(report(targets=(*report().targets, second)))
     assert "note: b.py:Net: careful" in text
     assert "= target: model.txt:Net" in text
-    assert "15 normalisation layers (13 BatchNorm2d, 2 LayerNorm) in 2 models" in text
+    assert "15 normalization layers (13 BatchNorm2d, 2 LayerNorm) in 2 models" in text
 
 
 def test_html_is_escaped_and_has_no_script():
