@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,10 @@ from pathlib import Path
 import pytest
 
 from normdoctor.facts import Facts, Location, ModuleFact, Node, TensorFact
+
+# Workers share the cores: threads of torch on top would only wait for each other. Also for subprocesses.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 CATALOGUE = Path(__file__).parent / "report" / "catalogue"
 
