@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import lru_cache
 from types import CodeType, FrameType
 
 import torch
@@ -37,7 +36,6 @@ def caller(frame: FrameType | None) -> tuple[CodeType | None, int]:
     return None, 0
 
 
-@lru_cache(maxsize=65536)
 def location(code: CodeType | None, offset: int) -> Location | None:
     """The span of the expression that an instruction belongs to."""
     return None if code is None or offset < 0 else resolve(code, offset)

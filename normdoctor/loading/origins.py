@@ -305,21 +305,26 @@ def _is_own_method(module: object, frame: FrameType) -> bool:
     return False
 
 
-@functools.lru_cache(maxsize=65536)
 def resolve(code: CodeType, offset: int) -> Location:
     """The source span of one instruction, with columns counted in characters."""
+    return _resolved(code, offset, code.co_filename)
+
+
+@functools.lru_cache(maxsize=65536)
+def _resolved(code: CodeType, offset: int, filename: str) -> Location:
+    """`filename` makes a difference: the code of two files with the same text is equal."""
     positions = list(code.co_positions())
     line, end_line, start, end = positions[offset // 2] if 0 <= offset // 2 < len(positions) else (None,) * 4
     if line is None:
-        return Location(code.co_filename, code.co_firstlineno)
+        return Location(filename, code.co_firstlineno)
     if start is None or end is None or end_line is None:
-        return Location(code.co_filename, line)
+        return Location(filename, line)
     return Location(
-        file=code.co_filename,
+        file=filename,
         line=line,
-        column=character_column(code.co_filename, line, start),
+        column=character_column(filename, line, start),
         end_line=end_line,
-        end_column=character_column(code.co_filename, end_line, end),
+        end_column=character_column(filename, end_line, end),
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+import normdoctor
 from normdoctor.loading.construction import origins_for
 from normdoctor.loading.origins import Origin, Origins, record_origins
 
@@ -290,3 +291,14 @@ def test_pickling_is_untouched(tmp_path: Path) -> None:
         torch.save(model, tmp_path / "model.pt")
     again = torch.load(tmp_path / "model.pt", weights_only=False)
     assert torch.equal(again[0].weight, model[0].weight)
+
+
+def test_two_files_of_one_text_keep_their_names(tmp_path):
+    text = "from torch import nn\n\nmodel = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))\n"
+    found = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.py").write_text(text, encoding="utf-8")
+        report = normdoctor.check(str(tmp_path / name / "model.py"), select="ND101")
+        found += [finding.location.file for finding in report.findings]
+    assert found == [str(tmp_path / name / "model.py") for name in ("first", "second")]
