@@ -49,8 +49,8 @@ TRANSFORMERS: dict[str, dict[str, Any]] = (
         "clip": {},
     }
 )
-#: True findings: conv biases before BatchNorm are harmless and common.
-ALLOWED = {"ND101"}
+#: True and harmless: conv biases before BatchNorm, and norms that are written by hand.
+ALLOWED = {"ND101", "ND901"}
 
 
 def timm_model(name: str) -> nn.Module:

@@ -98,12 +98,12 @@ FAULTS = {
         class Scaled(nn.Module):
             def __init__(self):
                 super().__init__()
-                self.mix = nn.Parameter(torch.empty(1000, 1000))
+                self.mix = nn.Parameter(torch.empty(1000, 1000))  # HERE
 
             def forward(self, x):
                 return x @ self.mix
 
-        model.fc = nn.Sequential(model.fc, nn.Tanh(), Scaled())  # HERE
+        model.fc = nn.Sequential(model.fc, nn.Tanh(), Scaled())
     """,
     "ND502": """
         class Hidden(nn.Module):
