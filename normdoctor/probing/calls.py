@@ -88,6 +88,11 @@ def site_name(key: SiteKey) -> str:
     return f"{path}:{kind}#{index}" if index else f"{path}:{kind}"
 
 
+def version_of(tensor: Tensor) -> int:
+    """What autograd counts of writes; tensors made in inference mode have no count."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
 def observable(result: Any) -> bool:
     """Is it a tensor of floating point numbers with values that may be read here?"""
     return (

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normdoctor.probing.calls import Call, SiteKey, observable, site_name
+from normdoctor.probing.calls import Call, SiteKey, observable, site_name, version_of
 from normdoctor.probing.origins import Op, Trace, judged
 from normdoctor.tracing.roles import KINDS
 
@@ -139,21 +139,21 @@ class FiniteCollector:
         if index is None:
             index = len(self._extremes)
             self._extremes.append(self._constant(value) if isinstance(value, nn.Parameter) else both(value))
-            self._known[id(value)] = (weakref.ref(value), _version(value), index)
+            self._known[id(value)] = (weakref.ref(value), version_of(value), index)
         return index
 
     def _found(self, value: Tensor) -> int | None:
         reference, version, index = self._known.get(id(value), (None, 0, None))
         return (
-            index if reference is not None and reference() is value and version == _version(value) else None
+            index if reference is not None and reference() is value and version == version_of(value) else None
         )
 
     def _constant(self, value: Tensor) -> Tensor:
         """The extremes of a parameter: read again only where it was written to."""
         reference, version, extremes = self._constants.get(id(value), (None, 0, None))
-        if extremes is None or reference is None or reference() is not value or version != _version(value):
+        if extremes is None or reference is None or reference() is not value or version != version_of(value):
             extremes = both(value)
-            self._constants[id(value)] = (weakref.ref(value), _version(value), extremes)
+            self._constants[id(value)] = (weakref.ref(value), version_of(value), extremes)
         return extremes
 
 
@@ -178,8 +178,3 @@ def leaves(value: Any, depth: int = _DEPTH) -> Iterator[Any]:
     if depth:
         for part in parts:
             yield from leaves(part, depth - 1)
-
-
-def _version(tensor: Tensor) -> int:
-    """What autograd counts of writes; tensors made in inference mode have no count."""
-    return 0 if tensor.is_inference() else tensor._version

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.hooks import RemovableHandle
 
+from normdoctor.probing.calls import version_of
 from normdoctor.probing.hooks import Hook, in_backward
 from normdoctor.probing.passes import expands, running
 from normdoctor.probing.prints import Prints
@@ -323,7 +324,7 @@ class ModeTracker:
         """Has this batch been through the model since the last step? Only where statistics move."""
         if first is None or not any(norm.module.training and norm.moves for norm in self.norms):
             return
-        version = 0 if first.is_inference() else first._version
+        version = version_of(first)
         if any(known() is first and version == at for known, at in self._batches):
             gap.repeated = True
         elif len(self._batches) < 8:

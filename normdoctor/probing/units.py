@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normdoctor.probing.calls import Call, SiteKey, observable, site_name
+from normdoctor.probing.calls import Call, SiteKey, observable, site_name, version_of
 from normdoctor.probing.ledger import Ledger, Packed
 from normdoctor.probing.statistics import BOUNDS, RANGES, rows_of, sample
 from normdoctor.tracing.roles import ARGUMENTS
@@ -57,7 +57,7 @@ class UnitCollector:
         value = args[0]
         if known := self._made.get(id(value)):
             reference, made, version = known
-            if (held := reference()) is not None and held is value and version == _version(held):
+            if (held := reference()) is not None and held is value and version == version_of(held):
                 return made
         axis = 1 if kind.startswith(("batch", "instance", "group")) and value.dim() > 1 else value.dim() - 1
         source = (key[0], f"{kind}_input", key[2])
@@ -148,12 +148,7 @@ class UnitCollector:
             return
         thinned = sample(output, axis, self.budget, self._phase)
         self._ledgers.setdefault(device, Ledger()).add(key, rows_of(thinned, axis, bounds, span))
-        self._made[id(output)] = (weakref.ref(output), key, _version(output))
-
-
-def _version(tensor: Tensor) -> int:
-    """What autograd counts of writes; tensors made in inference mode have no count."""
-    return 0 if tensor.is_inference() else tensor._version
+        self._made[id(output)] = (weakref.ref(output), key, version_of(output))
 
 
 def _described(key: SiteKey, site: dict[str, Any]) -> dict[str, Any]:
