@@ -77,7 +77,7 @@ def _read_safetensors(path: Path) -> Any:
     except ImportError:
         raise UsageError(
             f"weights: {path} needs the library safetensors, which is not installed",
-            hint="pip install safetensors",
+            hint='pip install "normdoctor[safetensors]"',
         ) from None
     try:
         return load_file(str(path))
