@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.nn.parameter import is_lazy
 
 from normdoctor.errors import TraceError
@@ -41,7 +42,7 @@ _FLAGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
 def sandbox(model: nn.Module) -> Iterator[None]:
     """Put everything back at the end that a run of `model` can change, also after an exception.
 
-    That is: values, gradients and flags of parameters, buffers and plain tensor attributes; the
+    That is: values, versions, gradients and flags of parameters, buffers and plain tensor attributes; the
     attributes of each module, so its mode, hooks, children and caches in lists, dicts, sets or objects;
     the random generators of torch, CUDA, numpy and Python; gradient mode, default dtype and backend flags.
     Values are kept as copies, so the model's memory is needed once more.
@@ -131,17 +132,21 @@ def _save_tensor(tensor: Tensor) -> Callable[[], None]:
     memory = tensor.data  # shares the storage: shows whether `tensor.data = ...` was assigned inside
     copy = None if tensor.is_meta else memory.clone()
     gradient, wanted = tensor.grad if tensor.is_leaf else None, tensor.requires_grad
+    # A graph that was built before may hold the tensor: it holds the same values again.
+    counted = None if tensor.is_inference() else _unsafe_preserve_version_counter(tensor)
 
     def restore() -> None:
         if not _same_memory(tensor.data, memory):
             tensor.data = memory
         if copy is not None and not _equal_bits(memory, copy):
-            memory.copy_(copy)  # through `.data`: the version that autograd counts stays
+            memory.copy_(copy)
         if tensor.is_leaf:
             if tensor.grad is not gradient:
                 tensor.grad = gradient
             if tensor.requires_grad != wanted:
                 tensor.requires_grad_(wanted)
+        if counted is not None:
+            counted.__exit__()  # type: ignore[no-untyped-call]
 
     return restore
 

@@ -135,6 +135,7 @@ def bits(tensor):
     grad = None if tensor.grad is None else (id(tensor.grad), tensor.grad.flatten().tolist())
     return (
         id(tensor), tensor.data_ptr(), tuple(tensor.shape), tensor.dtype, tensor.requires_grad, held, grad,
+        tensor._version,
     )  # fmt: skip
 
 
@@ -291,3 +292,26 @@ def test_between_forward_and_backward():
     normdoctor.check(model, x, data=data_of(x))
     assert picture(model, x) == before
     loss.backward()
+
+
+def test_a_graph_that_holds_a_buffer():
+    """A buffer that the user's graph has saved is written to and restored: its backward still runs."""
+
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("scale", torch.ones(8))
+            self.fc = nn.Linear(8, 8)
+
+        def forward(self, x):
+            if self.training:
+                self.scale.mul_(0.5)
+            return self.fc(x) * self.scale
+
+    model, x = Scaled().eval(), rows(6, 8)
+    loss = model(x).square().mean()
+    model.train()
+    normdoctor.check(model, x, data=[x, x])
+    loss.backward()
+    assert torch.equal(model.scale, torch.ones(8))
+    assert float(model.fc.weight.grad.norm()) > 0
