@@ -76,12 +76,18 @@ class _Norm:
 
 @dataclass
 class _Gap:
-    """What was seen since the last step; `blind` counts forwards in train mode without gradients."""
+    """What was seen since the last step.
+
+    `blind` counts forwards in train mode without gradients, `probed` those with gradients of an input that
+    is no result of anything: what an attack or a saliency map asks for. `again`: a tensor came a second time.
+    """
 
     forwards: int = 0
     eval_forwards: int = 0
     blind: int = 0
     whole: int = 0
+    probed: int = 0
+    again: bool = False
     expands: bool = False
     inference: bool = False
     same: bool = False
@@ -134,6 +140,11 @@ class ModeTracker:
         self._batches: list[tuple[weakref.ref[Tensor], int]] = []
         self._thread: int | None = None
         self._handles: list[RemovableHandle] = []
+
+    @property
+    def seen(self) -> bool:
+        """Did the model run at all?"""
+        return bool(self.steps or self._gap.forwards or self._gap.blind)
 
     @property
     def compiled(self) -> bool:
@@ -198,8 +209,8 @@ class ModeTracker:
         """What to copy to the host."""
         return self.prints.tensors()
 
-    def read(self, values: Sequence[Tensor]) -> dict[str, Any]:
-        """Figures of the model (key `MODEL`) and of each BatchNorm, by path."""
+    def read(self, values: Sequence[Tensor], *, updated: bool = False) -> dict[str, Any]:
+        """Figures of the model (`MODEL`; did an optimizer step with it?) and of each BatchNorm, by path."""
         gap = self._gap  # after the last step, or between two
         model = {
             "module": "",
@@ -220,10 +231,19 @@ class ModeTracker:
             "inference_mode": self.inference + (gap.evaluates and gap.inference and not gap.expands),
             "first_evaluation": self.first_evaluation,
             "live": self.live,
+            "scored": self._scored(gap),
+            "probed": 0 if self.steps or updated else gap.probed,
             "repeated": self.repeated,
             **self.prints.read(values),
         }
         return {MODEL: model} | {norm.path: norm.figures() for norm in self.norms}
+
+    def _scored(self, gap: _Gap) -> int:
+        """Forwards in train mode without gradients, where nothing else runs: no step, no gradient."""
+        if self.steps or gap.forwards or not gap.evaluates or gap.expands:
+            return 0
+        samples = gap.again and not any(norm.module.training and norm.moves for norm in self.norms)
+        return 0 if samples else gap.blind  # Monte Carlo dropout: one batch several times
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._foreign() or in_backward():
@@ -245,6 +265,9 @@ class ModeTracker:
         gap.forwards += 1
         gap.eval_forwards += not self.model.training
         self._penalty = any(one.requires_grad and one.is_floating_point() for one in tensors)
+        if live and self.model.training and any(one.requires_grad and one.is_leaf for one in tensors):
+            gap.probed += 1
+            self._note_live(gap.probed)
         if self.observed and first is not None:
             kind = first.device.type
             on = kind != "meta" and torch.is_autocast_enabled(kind)
@@ -291,7 +314,7 @@ class ModeTracker:
             gap.eval_forwards += not training
         elif training and self.model.training:
             gap.blind += 1
-            self._note_live(gap)
+            self._note_live(gap.blind)
         elif not training:
             gap.recalibrates = gap.recalibrates or gap.blind > 0
 
@@ -308,15 +331,16 @@ class ModeTracker:
         gap.recalibrates = gap.recalibrates or any(
             getattr(one.module, "momentum", None) != one.momentum for one in self.norms
         )
-        self._note_live(gap)
+        self._note_live(gap.blind)
         if first is None:
             return
+        gap.again = gap.again or any(one() is first for one in self._blind_inputs)
         gap.same = gap.same or any(one() is first for one in self._earlier_inputs)
         if len(self._blind_inputs) < 4:
             self._blind_inputs.append(weakref.ref(first))
 
-    def _note_live(self, gap: _Gap) -> None:
-        if gap.blind == 1:
+    def _note_live(self, count: int) -> None:
+        if count == 1:
             paths = [norm.path for norm in self.norms if norm.module.training and norm.moves]
             self.live = (paths or [path for path, one in self.dropouts if one.training])[:_MOST_PATHS]
 

@@ -251,10 +251,9 @@ class Watch:
             found |= self._window
         gradients = self._gradients.read(take(len(self._gradients.tensors())))
         found |= gradients
-        if self.steps or self._observer.forwards:
-            found["modes"] = self._modes.read(take(len(self._modes.tensors())))
-        else:
-            take(len(self._modes.tensors()))
+        modes = take(len(self._modes.tensors()))
+        if self._modes.seen or self._observer.forwards:
+            found["modes"] = self._modes.read(modes, updated=self._gradients.stepped)
         if self._losses.steps:
             found["losses"] = self._losses.read(take(len(self._losses.tensors())))
         if found:
@@ -326,7 +325,8 @@ class Watch:
     def _notes(self, measurements: Measurements) -> list[str]:
         notes = [f"watched {self.observed} of {self.steps or 1} steps"]
         if not self._forwards + self._observer.forwards:
-            notes.append("no forward of the model was seen")
+            kind = "with gradients " if self._modes.seen else ""
+            notes.append(f"no forward {kind}of the model was seen")
         elif "gradients" not in measurements and self.steps:
             notes.append("no gradient was seen: nothing can be said about gradients and updates")
         losses = measurements.get("losses", {}).get("loss", {})

@@ -199,6 +199,98 @@ def test_what_runs_without_gradients_and_is_no_evaluation():
     assert "ND710" not in loop.codes()
 
 
+def alone(model, evaluation):
+    """The codes of a watch of nothing but an evaluation."""
+    torch.manual_seed(0)
+    with normdoctor.watch(model, every=1, on_finding="ignore") as w:
+        evaluation(model)
+    return {finding.code for finding in w.report().findings}
+
+
+def attack(model, steps=4, backward=False):
+    """Projected gradient ascent on the input."""
+    x, y = batch()
+    for _ in range(steps):
+        x = x.detach().requires_grad_()
+        loss = F.cross_entropy(logits(model, x), y)
+        if backward:
+            loss.backward()
+        gradient = x.grad if backward else torch.autograd.grad(loss, x)[0]
+        x = x + 0.01 * gradient.sign()
+
+
+@each
+def test_evaluation_of_a_loaded_model_in_train_mode(make):
+    assert alone(make(), evaluate) == {"ND710"}
+    assert not alone(make().eval(), evaluate)
+
+
+@each
+@pytest.mark.parametrize("backward", [True, False])
+def test_attack_on_a_loaded_model_in_train_mode(make, backward):
+    assert "ND710" in alone(make(), lambda model: attack(model, backward=backward))
+    assert "ND710" not in alone(make().eval(), lambda model: attack(model, backward=backward))
+
+
+def test_what_is_no_evaluation_though_nothing_is_trained():
+    def recalibrate(model):
+        evaluate(model)
+        model.eval()
+        evaluate(model)
+
+    def several_passes_of_one_batch(model):
+        x = batch()[0]
+        with torch.no_grad():
+            torch.stack([model(x) for _ in range(8)])
+
+    def samples(model):
+        with torch.no_grad():
+            for _ in range(4):
+                model(torch.randn(8, 4))
+
+    def a_look_at_the_shapes(model):
+        with torch.no_grad():
+            model(batch()[0])
+
+    dropout = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 2))
+    generator = nn.Sequential(nn.Linear(4, 16, bias=False), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 8))
+    assert not alone(sequential(), recalibrate)
+    assert not alone(sequential(), lambda model: update_bn([batch()[0] for _ in range(4)], model))
+    assert not alone(dropout, several_passes_of_one_batch)
+    assert alone(dropout, evaluate) == {"ND710"}
+    assert not alone(generator, samples)
+    assert not alone(sequential(), a_look_at_the_shapes)
+
+
+def test_a_teacher_in_train_mode_is_silent():
+    student, teacher = sequential(), sequential()
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.05)
+    with normdoctor.watch(teacher, every=1, on_finding="ignore") as w:
+        for _ in range(8):
+            x = batch()[0]
+            with torch.no_grad():
+                target = teacher(x).softmax(1)
+            optimizer.zero_grad()
+            F.cross_entropy(student(x), target).backward()
+            optimizer.step()
+            w.step()
+    assert not w.report().findings
+
+
+def test_training_without_step_that_takes_gradients_of_the_input_is_silent():
+    """The user forgot `w.step()`: forces of a potential, penalties."""
+    model = sequential()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with normdoctor.watch(model, every=1, on_finding="ignore") as w:
+        for _ in range(6):
+            x = torch.randn(32, 8, requires_grad=True)
+            (force,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+            optimizer.zero_grad()
+            force.square().mean().backward()
+            optimizer.step()
+    assert "ND710" not in {finding.code for finding in w.report().findings}
+
+
 def test_update_bn_is_silent():
     loop = Loop(sequential())
     with loop.watch:
