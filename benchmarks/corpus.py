@@ -2,17 +2,25 @@
 
 A fault is a `Case`: one model file in which lines that a finding may point at end in `# fault`, and
 the swaps of text that mend it. A clean model is any row with an `id` and a `source`.
+
+A file is checked as it stands, or with names of it that the check takes (`loss`, `data`, ...). One that
+defines `train(watch)` holds a training or an evaluation, which runs in a watch of its `model`; with
+`ranks = 2` that runs in so many processes of gloo, in which the file is executed after they are joined,
+and the report is about all of them.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import multiprocessing
 import re
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +45,14 @@ class Case:
         id: The row of the list of reported faults; `DS02b` is the same fault in another style, `DS-x1`
             one of the kind that nobody reported.
         status: Of the report: fix, ack, HEAD, lib, PR, rep, thin; `own` for one that nobody reported.
+        mode: What it takes to see a reported fault, by the list of reports: S the code alone, D inputs, R
+            measurements, T a training; empty for the others.
         codes: Rules of which one has to fire: the one of the catalogue, or another true diagnosis.
         how: What was rebuilt, and what is handed to the check.
         text: The faulty file, less the usual imports.
         swaps: Pieces of the text, and what they become in the mended file.
-        given: Names of the file that are handed to the check: `loss`, `labels`, `optimizer`, `reference`.
+        given: Names of the file that are handed to the check: `loss`, `labels`, `data`, `optimizer`,
+            `reference`.
     """
 
     id: str
@@ -51,6 +62,7 @@ class Case:
     text: str
     swaps: tuple[tuple[str, str], ...]
     given: tuple[str, ...] = ()
+    mode: str = ""
 
     @property
     def faulty(self) -> str:
@@ -78,6 +90,20 @@ class Case:
         if "-x" in self.id:
             return "own"
         return "reported" if self.id[-1].isdigit() else "variant"
+
+    @property
+    def shows(self) -> str:
+        """`static` where the code is enough by the list of reports, `input` or `running` where it is not."""
+        if set("RT") & set(self.mode):
+            return "running"
+        return "input" if "D" in self.mode else "static"
+
+    @property
+    def runs(self) -> str:
+        """What the check runs: `ranks`, `watch`, `data`, or nothing."""
+        if _ranks(self.text):
+            return "ranks"
+        return "watch" if _watched(self.text) else "data" if "data" in self.given else ""
 
 
 @dataclass(frozen=True)
@@ -117,6 +143,10 @@ def judge(source: str, given: tuple[str, ...] = ()) -> Verdict:
 
     An optimizer knows tensors of one model: with `optimizer` the live model is checked, not the file.
     """
+    if ranks := _ranks(source):
+        return _hear_ranks(source, ranks)
+    if _watched(source):
+        return hear(source)
     with tempfile.TemporaryDirectory(prefix="normdoctor-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = Path(folder) / "model.py"
@@ -160,6 +190,45 @@ def hear(source: str) -> Verdict:
         warnings.simplefilter("ignore")
         report = check_source(source, min_confidence="low")
     return Verdict(report.findings, tuple(problem.message for problem in report.problems))
+
+
+def _watched(source: str) -> bool:
+    return "def train(watch)" in source
+
+
+def _ranks(source: str) -> int:
+    stated = re.search(r"^ranks = (\d+)$", source, re.MULTILINE)
+    return int(stated[1]) if stated else 0
+
+
+def _hear_ranks(source: str, count: int) -> Verdict:
+    """Run a watched file in processes of its own, and take what the first of them says.
+
+    They are forked off a server that has torch loaded (its optimizers load `torch._dynamo`) and idle.
+    """
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    context.set_forkserver_preload(["normdoctor.doctor", "normdoctor.probing.monitor", "torch._dynamo"])
+    with tempfile.TemporaryDirectory(prefix="normdoctor-") as folder:
+        store = (Path(folder) / "store").as_uri()
+        with ProcessPoolExecutor(count, mp_context=context) as pool:
+            ranks = [pool.submit(_hear_rank, source, store, rank, count) for rank in range(count)]
+            verdicts = [rank.result() for rank in ranks]
+    return verdicts[0]
+
+
+def _hear_rank(source: str, store: str, rank: int, count: int) -> Verdict:
+    """What one of these processes does."""
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    wait = timedelta(seconds=60)
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=count, timeout=wait)
+    try:
+        return hear(source)
+    finally:
+        dist.destroy_process_group()
 
 
 def _rows(folder: Path) -> Iterator[Any]:

@@ -264,7 +264,10 @@ def check_source(source: str, **settings: Any) -> Report:
 
 
 def _watched(source: str, min_confidence: str) -> Report:
-    """Run the `train(watch)` of a file around its `model`, and take the report of the watch."""
+    """Run the `train(watch)` of a file around its `model`, and take the report of the watch.
+
+    Where processes are joined by `torch.distributed`, it is about all of them.
+    """
     import torch
 
     import normdoctor
@@ -280,7 +283,8 @@ def _watched(source: str, min_confidence: str) -> Report:
         with normdoctor.watch(values["model"], every=1, on_finding="ignore") as watch:
             watch.facts_of.origins = origins
             values["train"](watch)
-        return watch.report(min_confidence=min_confidence)
+        together = torch.distributed.is_available() and torch.distributed.is_initialized()
+        return watch.report(min_confidence=min_confidence, all_ranks=together)
 
 
 def marked_lines(source: str, code: str) -> list[int]:

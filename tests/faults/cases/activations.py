@@ -92,6 +92,7 @@ inputs = torch.randn(2, 12, 8, 8)
     Case(
         id="AC10",
         status="rep",
+        mode="R",
         codes=("ND908", "ND109", "ND501"),
         how="a subclass of BatchNorm2d whose forward applies the activation only",
         text="""
@@ -466,6 +467,7 @@ inputs = torch.randint(0, 100, (4, 6))
     Case(
         id="DR04",
         status="fix",
+        mode="R",
         codes=("ND318",),
         how="fused attention gets its dropout probability whether it trains or not",
         text="""

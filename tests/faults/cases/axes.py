@@ -8,6 +8,7 @@ CASES = [
     Case(
         id="AX02",
         status="ack",
+        mode="SD",
         codes=("ND116",),
         how="click-through model: LayerNorm over fields and embedding together",
         text="""
@@ -68,6 +69,7 @@ inputs = torch.randn(4, 10, 12)
     Case(
         id="AX04",
         status="rep",
+        mode="D",
         codes=("ND116",),
         how="BatchNorm1d on (batch, time, features) with as many steps as features",
         text="""
@@ -121,6 +123,7 @@ inputs = torch.randn(2, 64, 3)
     Case(
         id="AX06",
         status="fix",
+        mode="D",
         codes=("ND001", DOES_NOT_RUN),
         how="LayerNorm of the embedding's size on what the trunk returns: the forward raises",
         text="""
@@ -147,6 +150,7 @@ inputs = torch.randint(0, 100, (2, 12))
     Case(
         id="AX08",
         status="lib",
+        mode="D",
         codes=("ND116",),
         how="LayerNorm(64) on maps (N, 64, H, 64): it normalizes rows of pixels",
         text="""

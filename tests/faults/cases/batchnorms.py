@@ -409,6 +409,7 @@ inputs = torch.randn(2, 8, 8, 8)
     Case(
         id="SB02",
         status="lib",
+        mode="D",
         codes=("ND114",),
         how="GroupNorm with one channel a group behind a global pool: zero whatever the data",
         text="""
@@ -480,6 +481,7 @@ inputs = torch.randn(4, 32)
     Case(
         id="MD12",
         status="lib",
+        mode="SR",
         codes=("ND204",),
         how="BatchNorm without running statistics: evaluation depends on the batch",
         text="""
@@ -506,6 +508,7 @@ inputs = torch.randn(4, 1, 20, 20)
     Case(
         id="FZ02",
         status="PR",
+        mode="SR",
         codes=("ND506",),
         how="encoder frozen by requires_grad, its BatchNorm still in train mode",
         text="""
@@ -541,6 +544,7 @@ inputs = torch.randn(8, 20)
     Case(
         id="FZ04",
         status="rep",
+        mode="SR",
         codes=("ND506",),
         how="a flag freeze_bn that stops the gradient and leaves the mode",
         text="""
@@ -579,6 +583,7 @@ inputs = torch.randn(2, 3, 16, 16)
     Case(
         id="FZ06",
         status="rep",
+        mode="T",
         codes=("ND506",),
         how="stages are frozen in the constructor; train() in the training script undoes the eval of their norms",
         text="""
@@ -620,6 +625,7 @@ loss.backward()
     Case(
         id="SH02",
         status="rep",
+        mode="SR",
         codes=("ND105",),
         how="one norm object behind two convolutions",
         text="""

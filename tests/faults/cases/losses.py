@@ -8,6 +8,7 @@ CASES = [
     Case(
         id="DS02",
         status="ack",
+        mode="ST",
         codes=("ND310",),
         how="GAN discriminator with an auxiliary class head; a training loop with F.cross_entropy",
         text="""
@@ -77,6 +78,7 @@ inputs = torch.randn(4, 1, 28, 28)
     Case(
         id="DS04",
         status="fix",
+        mode="T",
         codes=("ND310",),
         how="training takes logits, validation softmax(logits); both in one script",
         text="""
@@ -121,6 +123,7 @@ def train(loader, optimizer):
     Case(
         id="DS06",
         status="ack",
+        mode="T",
         codes=("ND310",),
         how="similarities of one query with five documents through F.softmax; loss is handed over",
         text="""
@@ -153,6 +156,7 @@ loss = nn.CrossEntropyLoss()
     Case(
         id="DS08",
         status="rep",
+        mode="ST",
         codes=("ND310",),
         how="CNN on sensor windows whose forward ends in F.softmax; loop in a function",
         text="""
@@ -193,6 +197,7 @@ if __name__ == "__main__":
     Case(
         id="DS10",
         status="PR",
+        mode="T",
         codes=("ND310",),
         how="graph network over token nodes, softmax in the model; loss is handed over",
         text="""
@@ -224,6 +229,7 @@ loss = nn.CrossEntropyLoss(label_smoothing=0.1)
     Case(
         id="DS12",
         status="fix",
+        mode="ST",
         codes=("ND310",),
         how="CIFAR net with a Softmax as its last layer; loss is handed over",
         text="""
@@ -306,6 +312,7 @@ labels = torch.randint(0, 5, (2, 16, 16))
     Case(
         id="SG02",
         status="ack",
+        mode="ST",
         codes=("ND311",),
         how="YOLO head: sigmoid on confidence and classes before returning; loss BCEWithLogits handed over",
         text="""
@@ -376,6 +383,7 @@ for step in range(2):
     Case(
         id="SG04",
         status="PR",
+        mode="ST",
         codes=("ND311",),
         how="pointwise recommender with the loss chosen in a fit method of its own",
         text="""
@@ -410,6 +418,7 @@ inputs = (torch.randint(0, 50, (8,)), torch.randint(0, 80, (8,)))
     Case(
         id="SG06",
         status="rep",
+        mode="ST",
         codes=("ND311",),
         how="logistic model with a sigmoid output; loss is handed over",
         text="""
@@ -463,6 +472,7 @@ inputs = (torch.randn(2, 6, 32), torch.randn(2, 6, 6, 32))
     Case(
         id="SG10",
         status="thin",
+        mode="ST",
         codes=("ND302", "ND311"),
         how="change map through a sigmoid layer and F.sigmoid before BCE; loss is handed over",
         text="""
@@ -517,6 +527,7 @@ total.backward()
     Case(
         id="NL02",
         status="rep",
+        mode="T",
         codes=("ND312",),
         how="stock movement model, softmax probabilities into F.nll_loss in the training function",
         text="""
@@ -601,6 +612,7 @@ error.backward()
     Case(
         id="AC06",
         status="PR",
+        mode="ST",
         codes=("ND313",),
         how="digit classifier lesson: the last layer in F.relu, cross entropy in the loop",
         text="""

@@ -8,6 +8,7 @@ CASES = [
     Case(
         id="SX10",
         status="rep",
+        mode="R",
         codes=("ND613",),
         how="selective kernel over a spectral and a spatial branch: both attention vectors come from one layer",
         given=("data",),
@@ -46,6 +47,7 @@ data = [torch.randn(64, 1, 12, 7, 7) for _ in range(4)]
     Case(
         id="AC08",
         status="rep",
+        mode="R",
         codes=("ND602",),
         how="the size head of a detector ends in a ReLU that is always off",
         given=("data",),

@@ -8,6 +8,7 @@ CASES = [
     Case(
         id="FP02",
         status="lib",
+        mode="SR",
         codes=("ND203",),
         how="F.normalize of embeddings in a model cast to half: eps is 0 there",
         text="""
@@ -57,6 +58,7 @@ inputs = torch.randn(2, 6, 32).half()
     Case(
         id="FP06",
         status="lib",
+        mode="R",
         codes=("ND907",),
         how="RMS norm by hand that squares in half precision",
         text="""

@@ -8,6 +8,7 @@ CASES = [
     Case(
         id="SX02",
         status="rep",
+        mode="D",
         codes=("ND307",),
         how="attention weights of shape (B, T, 1), softmax over the last axis",
         text="""
@@ -35,6 +36,7 @@ inputs = torch.randint(0, 200, (4, 11))
     Case(
         id="SX04",
         status="rep",
+        mode="DR",
         codes=("ND308",),
         how="attention over memory slots, softmax on axis 0, which is the batch",
         text="""
@@ -86,6 +88,7 @@ inputs = torch.randint(0, 100, (5, 9))
     Case(
         id="SX06",
         status="rep",
+        mode="D",
         codes=("ND308", "ND309"),
         how="selective kernel block: weights of branches stacked in front, softmax over axis 1",
         text="""

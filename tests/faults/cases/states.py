@@ -89,6 +89,7 @@ inputs = torch.randn(4, 8)
     Case(
         id="BF02",
         status="rep",
+        mode="T",
         codes=("ND513",),
         how="mean teacher: parameters are averaged, buffers never; reference is handed over",
         text="""
@@ -131,6 +132,7 @@ with torch.no_grad():
     Case(
         id="WD02",
         status="PR",
+        mode="T",
         codes=("ND508",),
         how="groups by name: `bias` and `LayerNorm` are exempt, an RMSNorm's weight is not",
         text="""
@@ -203,6 +205,7 @@ def optimizer(model):
     Case(
         id="WD04",
         status="rep",
+        mode="T",
         codes=("ND508",),
         how="one group with weight decay for everything, BatchNorm included; optimizer is handed over",
         text="""

@@ -138,6 +138,7 @@ inputs = torch.randn(2, 16, 64)
     Case(
         id="TR06",
         status="fix",
+        mode="SR",
         codes=("ND110", "ND109"),
         how="decoder layer: ln1 in front of both halves, ln2 in front of the third, ln3 never",
         text="""
