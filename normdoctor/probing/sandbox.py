@@ -146,7 +146,7 @@ def _save_tensor(tensor: Tensor) -> Callable[[], None]:
             if tensor.requires_grad != wanted:
                 tensor.requires_grad_(wanted)
         if counted is not None:
-            counted.__exit__()  # type: ignore[no-untyped-call]
+            counted.__exit__()
 
     return restore
 
