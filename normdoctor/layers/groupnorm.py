@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from normdoctor.errors import UsageError
+from normdoctor.layers import functional
+from normdoctor.layers.activations import Activation
+from normdoctor.layers.backends import Backend
+from normdoctor.layers.fused import Fused
 
-Backend = Literal["auto", "reference", "torch"]
 
-
-class GroupNorm(nn.Module):
+class GroupNorm(Fused, nn.GroupNorm):
     r"""Normalizes each sample over groups of its channels.
 
     The channels of an input of shape `(N, C, *)` are split, in their order, into `num_groups` groups of
@@ -21,7 +19,8 @@ class GroupNorm(nn.Module):
 
         mean[n, g] = sum(x over A(n, g)) / |A|
         var[n, g]  = sum((x - mean[n, g])**2 over A(n, g)) / |A|
-        y[n, c, *] = (x[n, c, *] - mean[n, g(c)]) / sqrt(var[n, g(c)] + eps) * weight[c] + bias[c]
+        xhat       = (x - mean[n, g]) / sqrt(var[n, g] + eps)
+        y[n, c, *] = activation(xhat[n, c, *] * weight[c] + bias[c] + residual[n, c, *])
 
     The variance is the biased one and is taken in a second pass, around the mean: the shortcut
     `E[x**2] - E[x]**2` loses all its digits once the mean is some thousand times the standard deviation.
@@ -41,12 +40,12 @@ class GroupNorm(nn.Module):
         device: Where the parameters are made.
         dtype: Type of the parameters.
         bias: Whether an affine layer has a bias.
-        backend: `"reference"` evaluates the formula above, `"torch"` calls torch's native kernel, `"auto"`
-            takes the faster of the two, which is the native kernel.
+        activation: Name of the activation to end with: "relu", "leaky_relu", "silu", "gelu", "gelu_tanh".
+        backend: What computes it; "auto" takes the fastest.
 
     Shape:
-        Input `(N, C, *)` with any number of further dimensions, none included; output of the same shape, type
-        and memory format.
+        Input and residual `(N, C, *)` with any number of further dimensions, none included; output of the
+        same shape, type and memory format.
 
     State:
         `weight` and `bias` of shape `(C,)`, under torch's names: state dicts load both ways.
@@ -65,14 +64,6 @@ class GroupNorm(nn.Module):
         Wu and He, Group Normalization, ECCV 2018, https://arxiv.org/abs/1803.08494
     """
 
-    __constants__ = ["num_groups", "num_channels", "eps", "affine"]
-    num_groups: int
-    num_channels: int
-    eps: float
-    affine: bool
-    weight: nn.Parameter | None
-    bias: nn.Parameter | None
-
     def __init__(
         self,
         num_groups: int,
@@ -83,82 +74,26 @@ class GroupNorm(nn.Module):
         dtype: torch.dtype | None = None,
         *,
         bias: bool = True,
+        activation: Activation | None = None,
         backend: Backend = "auto",
     ) -> None:
-        super().__init__()
-        if num_channels % num_groups != 0:
-            raise ValueError(f"num_channels ({num_channels}) must be divisible by num_groups ({num_groups})")
-        if backend not in get_args(Backend):
-            raise UsageError(f"backend is one of {', '.join(get_args(Backend))}; got {backend!r}")
-        self.num_groups = num_groups
-        self.num_channels = num_channels
-        self.eps = eps
-        self.affine = affine
-        self.backend: Backend = backend
-        for name, wanted in (("weight", affine), ("bias", affine and bias)):
-            value = nn.Parameter(torch.empty(num_channels, device=device, dtype=dtype)) if wanted else None
-            self.register_parameter(name, value)
-        self.reset_parameters()
+        super().__init__(num_groups, num_channels, eps, affine, device, dtype)
+        if not bias:
+            self.register_parameter("bias", None)
+        self._fuse(activation, backend)
 
-    def reset_parameters(self) -> None:
-        """Set the scale to one and the shift to zero."""
-        if self.weight is not None:
-            nn.init.ones_(self.weight)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalize `input` of shape `(N, C, *)`."""
-        if self.backend == "reference":
-            return group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
-        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
-
-    def extra_repr(self) -> str:
-        """Show the settings as torch does."""
-        return (
-            f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
-            f"bias={self.bias is not None}"
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Normalize `input` of shape `(N, C, *)`; `residual` is added before the activation."""
+        y, mean, rstd = functional.group_norm(
+            input,
+            self.num_groups,
+            self.weight,
+            self.bias,
+            self.eps,
+            self.activation,
+            residual,
+            backend=self.backend,
         )
-
-
-def group_norm(
-    x: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
-) -> Tensor:
-    """The formula of `GroupNorm`, written out; differentiable any number of times."""
-    _verify(x, num_groups, weight, bias)
-    dtype = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
-    # A view whatever the strides are, so that the result keeps the input's memory format.
-    wide = x.to(dtype)
-    grouped = torch.unflatten(wide, 1, (num_groups, x.shape[1] // num_groups))
-    axes = tuple(range(2, grouped.dim()))
-    centred = grouped - grouped.mean(axes, keepdim=True)
-    variance = centred.square().mean(axes, keepdim=True)
-    y = (centred / torch.sqrt(variance + eps)).flatten(1, 2)
-    per_channel = (-1, *(1,) * (x.dim() - 2))
-    if weight is not None:
-        y = y * weight.to(dtype).view(per_channel)
-    if bias is not None:
-        y = y + bias.to(dtype).view(per_channel)
-    return y.to(x.dtype)
-
-
-def _verify(x: Tensor, num_groups: int, weight: Tensor | None, bias: Tensor | None) -> None:
-    """Refuse what torch refuses, with its types of error."""
-    if x.dim() < 2:
-        raise RuntimeError(f"expected an input of 2 or more dimensions (N, C, *), got {x.dim()}")
-    channels = x.shape[1]
-    if not x.is_floating_point():
-        raise RuntimeError(f"expected an input of a floating-point type, got {x.dtype}")
-    if channels % num_groups != 0:
-        raise RuntimeError(f"expected a number of channels divisible by {num_groups} groups, got {channels}")
-    for name, value in (("weight", weight), ("bias", bias)):
-        if value is None:
-            continue
-        if value.shape != (channels,):
-            raise RuntimeError(
-                f"{name} is of shape {tuple(value.shape)}, but the input has {channels} channels"
-            )
-        if value.dtype not in (x.dtype, torch.float32) or (x.dtype == torch.float64 != value.dtype):
-            raise RuntimeError(f"{name} of {value.dtype} does not go with an input of {x.dtype}")
-    if x.shape[0] * channels // num_groups * x.shape[2:].numel() == 1:
-        raise ValueError(f"expected more than one value a group, got an input of shape {tuple(x.shape)}")
+        if mean is not None and mean.numel() > 0:
+            self.statistics.keep(mean, rstd=rstd, eps=self.eps)
+        return y

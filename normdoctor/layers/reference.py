@@ -49,6 +49,23 @@ def batch_norm(
     return y, mean.detach().flatten(), variance.detach().flatten()
 
 
+def fixed_norm(
+    x: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    activation: Activation | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """Normalize each channel of `x` (N, C, *) by a mean and a variance that are given."""
+    dtype = computing_type(x.dtype)
+    centred = x.to(dtype) - along_channels(mean.to(dtype), x)
+    y = centred / torch.sqrt(along_channels(variance.to(dtype), x) + eps)
+    return _finish(y, x, per_channel(weight, x), per_channel(bias, x), activation, residual)
+
+
 def channel_affine(
     x: Tensor,
     scale: Tensor | None,
@@ -135,7 +152,12 @@ def group_norm(
 
 def per_channel(value: Tensor | None, x: Tensor) -> Tensor | None:
     """A vector of one value a channel, in a shape that is broadcast over `x` (N, C, *)."""
-    return None if value is None else value.view(-1, *(1,) * (x.dim() - 2))
+    return None if value is None else along_channels(value, x)
+
+
+def along_channels(value: Tensor, x: Tensor) -> Tensor:
+    """As `per_channel`, of a vector that is there."""
+    return value.reshape(-1, *(1,) * (x.dim() - 2))
 
 
 def _finish(

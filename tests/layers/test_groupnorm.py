@@ -184,6 +184,7 @@ def test_state_dict_both_ways_and_repr():
         assert list(own.state_dict()) == list(theirs.state_dict())
         own.load_state_dict(theirs.state_dict())
         theirs.load_state_dict(own.state_dict())
+        own.backend = "auto"
         ours = "2, 8, eps={eps}, affine={affine}, bias={affine}"
         assert own.extra_repr() == ours.format(eps=own.eps, affine=own.affine)
         assert [p.shape for p in own.parameters()] == [p.shape for p in theirs.parameters()]

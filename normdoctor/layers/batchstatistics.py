@@ -1,0 +1,72 @@
+"""The statistics that a layer used last, kept for whoever wants to look at them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+
+class BatchStatistics:
+    """Mean and variance of the last input that a layer took statistics of.
+
+    They are what the layer computed anyway: nothing is read a second time, no graph is kept alive, and
+    nothing of it enters the state dict, a copy or a pickle of the layer. All values are None before the first
+    forward, and stay as they are where none are taken: in eval mode of BatchNorm, for an empty input, and in
+    compiled, exported or otherwise transformed calls.
+    """
+
+    __slots__ = ("_eps", "_mean_square", "_rstd", "_variance", "mean")
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.mean: Tensor | None = None
+        self._variance: Tensor | None = None
+        self._mean_square: Tensor | None = None
+        self._rstd: Tensor | None = None
+        self._eps = 0.0
+
+    def keep(
+        self,
+        mean: Tensor | None = None,
+        variance: Tensor | None = None,
+        *,
+        mean_square: Tensor | None = None,
+        rstd: Tensor | None = None,
+        eps: float = 0.0,
+    ) -> None:
+        """Take the mean and the biased variance, or `rstd = 1 / sqrt(variance + eps)`.
+
+        Of a layer that takes no mean, the mean square stands in the place of the variance.
+        """
+        self.mean, self._variance, self._mean_square = mean, variance, mean_square
+        self._rstd, self._eps = rstd, eps
+
+    @property
+    def var(self) -> Tensor | None:
+        """The biased variance; of a layer that takes no mean, None."""
+        if self._variance is not None or self.mean is None:
+            return self._variance
+        return self._squares()
+
+    @property
+    def mean_square(self) -> Tensor | None:
+        """The mean of the squares: of RMSNorm the only statistic."""
+        if self.mean is None:
+            return self._squares() if self._mean_square is None else self._mean_square
+        variance = self.var
+        return None if variance is None else variance + self.mean.square()
+
+    def _squares(self) -> Tensor | None:
+        return None if self._rstd is None else (self._rstd.pow(-2) - self._eps).clamp_min(0)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy starts empty."""
+        return BatchStatistics, ()
+
+    def __repr__(self) -> str:
+        shape = None if self.mean_square is None else tuple(self.mean_square.shape)
+        return f"BatchStatistics({'empty' if shape is None else f'shape={shape}'})"

@@ -1,0 +1,39 @@
+"""What all own layers share: the activation they end with, the backend, the statistics they keep."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from normdoctor.layers import activations, backends
+from normdoctor.layers.activations import Activation
+from normdoctor.layers.backends import Backend
+from normdoctor.layers.batchstatistics import BatchStatistics
+
+
+class Fused(nn.Module):
+    """Base of the own layers, beside torch's class of the same name where there is one.
+
+    Attributes:
+        activation: Name of the activation that the layer ends with, or None.
+        backend: What computes it (see `normdoctor.layers.use_backend`).
+        statistics: What the layer normalized by last.
+    """
+
+    activation: Activation | None
+    backend: Backend
+    statistics: BatchStatistics
+
+    def _fuse(self, activation: str | None, backend: str) -> None:
+        """Verify and set what the constructor was given besides torch's own arguments."""
+        self.activation = activations.known(activation)
+        self.backend = backends.known(backend)
+        self.statistics = BatchStatistics()
+
+    def extra_repr(self) -> str:
+        """The settings as torch shows them, then those of our own that are not the default."""
+        parts = [super().extra_repr()]
+        if self.activation is not None:
+            parts.append(f"activation={self.activation!r}")
+        if self.backend != "auto":
+            parts.append(f"backend={self.backend!r}")
+        return ", ".join(part for part in parts if part)

@@ -1,0 +1,152 @@
+"""The same functions as in `reference`, on torch's kernels.
+
+Statistics come from the kernels themselves. Where residual or activation follow, they are torch's own calls.
+
+Some of torch's CPU kernels lose digits when the mean is large against the standard deviation. Relative error
+of the variance in float32 at mean/std = 1e4: LayerNorm and GroupNorm 3e-4 (64 values a row); GroupNorm of
+channels_last, which computes `E[x**2] - E[x]**2`, 36 and more, and 1e-3 already at mean/std = 10; BatchNorm
+of channels_last up to 90 (65536 rows). There the mean that was found is taken off the input, which changes
+nothing but the rounding, and the kernel runs again. CUDA kernels use Welford's update and need none of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from normdoctor.layers import reference
+from normdoctor.layers.activations import Activation, activate
+from normdoctor.layers.reference import HALF, along_channels, channel_affine, computing_type
+
+__all__ = ["batch_norm", "channel_affine", "group_norm", "layer_norm", "rms_norm"]
+
+#: mean/std above which the kernels of the CPU are run again on the input less its mean (see above).
+LARGE_MEAN = 300.0
+LARGE_MEAN_SHORTCUT = 3.0
+
+
+def batch_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    activation: Activation | None = None,
+    residual: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `reference.batch_norm`."""
+    y, mean, variance = batch_norm_once(x, weight, bias, eps)
+    if _suffers(x, mean, variance.sqrt(), LARGE_MEAN):
+        y, rest, variance = batch_norm_once(x - along_channels(mean, x), weight, bias, eps)
+        mean = mean + rest
+    return finish(y, activation, residual), mean, variance
+
+
+def batch_norm_once(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`y`, mean and biased variance by one call of torch, which does not look at any value."""
+    wide = computing_type(x.dtype)
+    # Running statistics with a momentum of 1 are those of the batch, whichever kernel torch takes.
+    mean = torch.zeros(x.shape[1], dtype=wide, device=x.device)
+    variance = torch.zeros_like(mean)
+    scale, shift = (None if v is None else v.to(wide) for v in (weight, bias))
+    y = F.batch_norm(x, mean, variance, scale, shift, True, 1.0, eps)
+    count = x.numel() // x.shape[1]
+    return y, mean, variance * ((count - 1) / count)
+
+
+def layer_norm(
+    x: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    activation: Activation | None = None,
+    residual: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `reference.layer_norm`."""
+    shape = list(normalized_shape)
+    y, mean, rstd = torch.native_layer_norm(x, shape, weight, bias, eps)
+    mean, rstd = mean.detach(), rstd.detach()
+    if _suffers(x, mean, 1 / rstd, LARGE_MEAN):
+        y, rest, rstd = torch.native_layer_norm(x - mean, shape, weight, bias, eps)
+        mean, rstd = mean + rest.detach(), rstd.detach()
+    leading = x.shape[: x.dim() - len(shape)]
+    return finish(y, activation, residual), _wide(mean, x).view(leading), _wide(rstd, x).view(leading)
+
+
+def rms_norm(
+    x: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None,
+    eps: float | None,
+    activation: Activation | None = None,
+    residual: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """As `reference.rms_norm`, which is the composition that torch takes on a CPU."""
+    fused = getattr(torch, "_fused_rms_norm", None)
+    if fused is None or not x.is_cuda or (weight is not None and weight.dtype != x.dtype):
+        return reference.rms_norm(x, normalized_shape, weight, eps, activation, residual)
+    y, rstd = fused(x, list(normalized_shape), weight, eps)
+    leading = x.shape[: x.dim() - len(normalized_shape)]
+    return finish(y, activation, residual), rstd.detach().view(leading)
+
+
+def group_norm(
+    x: Tensor,
+    num_groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    activation: Activation | None = None,
+    residual: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `reference.group_norm`."""
+    samples, channels = x.shape[:2]
+    sizes = (samples, channels, x.numel() // (samples * channels), num_groups, eps)
+    y, mean, rstd = _group_norm(x, weight, bias, sizes)
+    shortcut = x.dim() in (4, 5) and not x.is_contiguous()
+    if _suffers(x, mean, 1 / rstd, LARGE_MEAN_SHORTCUT if shortcut else LARGE_MEAN):
+        groups = mean.repeat_interleave(channels // num_groups, dim=1)
+        centred = x - groups.view(samples, channels, *(1,) * (x.dim() - 2))
+        y, rest, rstd = _group_norm(centred, weight, bias, sizes)
+        mean = mean + rest
+    return finish(y, activation, residual), _wide(mean, x), _wide(rstd, x)
+
+
+def _group_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, sizes: tuple[int, int, int, int, float]
+) -> tuple[Tensor, Tensor, Tensor]:
+    memory_format = _memory_format(x)
+    dense = x.contiguous(memory_format=memory_format)
+    y, mean, rstd = torch.native_group_norm(dense, weight, bias, *sizes)
+    # On CUDA some versions of torch give the result without the memory format of the input.
+    return y.contiguous(memory_format=memory_format), mean.detach(), rstd.detach()
+
+
+def finish(y: Tensor, activation: Activation | None, residual: Tensor | None) -> Tensor:
+    """Residual and activation as torch's own calls."""
+    return activate(y if residual is None else (y + residual).to(y.dtype), activation)
+
+
+def _memory_format(x: Tensor) -> torch.memory_format:
+    for dims, memory_format in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+        if x.dim() == dims and not x.is_contiguous() and x.is_contiguous(memory_format=memory_format):
+            return memory_format
+    return torch.contiguous_format
+
+
+def _suffers(x: Tensor, mean: Tensor, deviation: Tensor, limit: float) -> bool:
+    """Is the mean of a float32 input on the CPU so large that the kernel has lost digits?"""
+    if x.device.type != "cpu" or x.dtype != torch.float32:
+        return False
+    # Not `mean / deviation`, which has no value where all values are the same.
+    return bool((mean.abs() > limit * deviation).any())
+
+
+def _wide(statistic: Tensor, x: Tensor) -> Tensor:
+    """Kernels of the CPU give the statistics of half inputs with half parameters in half precision."""
+    return statistic.float() if x.dtype in HALF else statistic
