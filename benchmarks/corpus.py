@@ -92,18 +92,21 @@ class Case:
         return "reported" if self.id[-1].isdigit() else "variant"
 
     @property
-    def shows(self) -> str:
-        """`static` where the code is enough by the list of reports, `input` or `running` where it is not."""
-        if set("RT") & set(self.mode):
-            return "running"
-        return "input" if "D" in self.mode else "static"
-
-    @property
     def runs(self) -> str:
         """What the check runs: `ranks`, `watch`, `data`, or nothing."""
         if _ranks(self.text):
             return "ranks"
         return "watch" if _watched(self.text) else "data" if "data" in self.given else ""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A report that is not rebuilt; `mode` and `status` as in `Case`."""
+
+    id: str
+    mode: str
+    status: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,16 @@ def cases() -> list[Case]:
     """All faults, by id."""
     found = [row for row in _rows(TESTS / "faults" / "cases") if isinstance(row, Case)]
     return sorted(found, key=lambda case: case.id)
+
+
+def left_out() -> list[LeftOut]:
+    """The reports that are not rebuilt: lines `id mode status: reason`."""
+    found = []
+    for line in (TESTS / "faults" / "left_out.txt").read_text(encoding="utf-8").splitlines():
+        key, _, reason = line.partition(": ")
+        name, mode, status = key.split()
+        found.append(LeftOut(name, mode, status, reason))
+    return found
 
 
 def clean() -> list[Any]:

@@ -4,8 +4,11 @@
 
 Prints recall (a rule that names the fault fires on the faulty model), specificity (none of these rules
 fires on the mended one), how often the finding stands at the faulty line, and the share of clean models
-without a warning or an error; each with its Wilson 95 % interval. Then a row a rule, and every miss and
-false alarm with what was said instead. `--output` keeps all of it as JSON.
+without a warning or an error; each with its Wilson 95 % interval. The same for the reports of which the
+list says that inputs (D), measurements (R) or a training (T) are needed to see them, whichever rule finds
+them, with those that were not rebuilt counted as missed; and for all cases that are checked with data, in a
+watch or on ranks. Then a row a rule, and every miss and false alarm with what was said instead. `--output`
+keeps all of it as JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from typing import Any
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from corpus import CONFIRMED, Case, Verdict, cases, clean, hear, judge, placed
+from corpus import CONFIRMED, Case, LeftOut, Verdict, cases, clean, hear, judge, left_out, placed
 from intervals import proportion
 
 from normdoctor.errors import NormDoctorError
@@ -71,8 +74,8 @@ def said(findings: Iterable[Finding]) -> str:
     )
 
 
-def figures(trials: list[Trial], healthy: dict[str, Verdict]) -> list[tuple[str, str]]:
-    """The proportions, with names."""
+def figures(trials: list[Trial], healthy: dict[str, Verdict], left: list[LeftOut]) -> list[tuple[str, str]]:
+    """The proportions, with names; `left` are the reports that were not rebuilt."""
     reported = [trial for trial in trials if trial.case.kind == "reported"]
     confirmed = [trial for trial in reported if trial.case.status in CONFIRMED]
     places = [placed(trial.case, trial.faulty) for trial in trials if trial.found]
@@ -98,11 +101,32 @@ def figures(trials: list[Trial], healthy: dict[str, Verdict]) -> list[tuple[str,
             proportion(sum(not v.loud for v in healthy.values()), len(healthy)),
         ),
     ]
+    return rows + runtime(trials, left)
+
+
+def runtime(trials: list[Trial], left: list[LeftOut]) -> list[tuple[str, str]]:
+    """The proportions of what needs inputs, measurements or a training to be seen."""
+    rows = []
+    for modes in ("RT", "RTD"):
+        chosen = [t for t in trials if t.case.kind == "reported" and set(modes) & set(t.case.mode)]
+        missing = [row for row in left if set(modes) & set(row.mode)]
+        sure = [trial for trial in chosen if trial.case.status in CONFIRMED]
+        sure_missing = sum(row.status in CONFIRMED for row in missing)
+        name = " or ".join(filter(None, (", ".join(modes[:-1]), modes[-1])))
+        rows += [
+            (f"recall, reports that need {name}", _share(chosen, "found", len(missing))),
+            (f"recall, those confirmed ({name})", _share(sure, "found", sure_missing)),
+            (f"their mended twins silent ({name})", _share(chosen, "silent")),
+        ]
+    for kind in ("data", "watch", "ranks"):
+        run = [trial for trial in trials if trial.case.runs == kind]
+        rows.append((f"checked with {kind}: recall", _share(run, "found")))
+        rows.append((f"checked with {kind}: mended twins silent", _share(run, "silent")))
     return rows
 
 
-def _share(trials: list[Trial], name: str) -> str:
-    return proportion(sum(getattr(trial, name) for trial in trials), len(trials))
+def _share(trials: list[Trial], name: str, missing: int = 0) -> str:
+    return proportion(sum(getattr(trial, name) for trial in trials), len(trials) + missing)
 
 
 def by_rule(trials: list[Trial], healthy: dict[str, Verdict]) -> list[tuple[str, str, int, int, int]]:
@@ -154,7 +178,8 @@ def main(argv: list[str] | None = None) -> int:
         if chosen.search(case.id)
     ]
     healthy = {row.id: heard(hear, row.source) for row in clean() if chosen.search(row.id)}
-    print(tabulate(figures(trials, healthy), tablefmt="plain"))
+    shares = figures(trials, healthy, [row for row in left_out() if chosen.search(row.id)])
+    print(tabulate(shares, tablefmt="plain"))
     print()
     heads = ("rule", "found", "right", "on mended", "on clean")
     print(tabulate(by_rule(trials, healthy), headers=heads, disable_numparse=True))
@@ -163,7 +188,7 @@ def main(argv: list[str] | None = None) -> int:
         print("{:8} {}: {}".format(*row))
     if options.output:
         kept: dict[str, Any] = {
-            "figures": dict(figures(trials, healthy)),
+            "figures": dict(shares),
             "rules": by_rule(trials, healthy),
             "mistakes": mistakes(trials, healthy),
             "found": {trial.case.id: trial.found for trial in trials},

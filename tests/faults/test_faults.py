@@ -10,7 +10,7 @@ import functools
 from pathlib import Path
 
 import pytest
-from corpus import Case, Verdict, cases, judge, placed
+from corpus import Case, Verdict, cases, judge, left_out, placed
 
 HERE = Path(__file__).parent
 CASES = {case.id: case for case in cases()}
@@ -74,6 +74,6 @@ def test_cases_are_well_formed() -> None:
 
 
 def test_rows_that_are_left_out_have_a_reason() -> None:
-    left = table("left_out.txt")
-    assert all(left.values())
-    assert not {name for (name,) in left} & set(CASES)
+    left = left_out()
+    assert all(row.reason for row in left)
+    assert not {row.id for row in left} & set(CASES)

@@ -131,6 +131,52 @@ inputs = torch.randn(2, 3, 16, 16)
         swaps=(("return self.activation(x)", "return self.activation(super().forward(x))"),),
     ),
     Case(
+        id="AC10b",
+        status="rep",
+        codes=("ND803",),
+        how="the same in a training: the norms run and their parameters never get a gradient",
+        text="""
+class BatchNorm2d(nn.BatchNorm2d):
+    def __init__(self, num_features, activation):
+        super().__init__(num_features)
+        self.activation = activation
+
+    def forward(self, x):
+        return self.activation(x)
+
+
+class FastNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False)
+        self.bn1 = BatchNorm2d(16, nn.LeakyReLU(0.1))  # fault
+        self.conv2 = nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False)
+        self.bn2 = BatchNorm2d(32, nn.LeakyReLU(0.1))  # fault
+        self.head = nn.Conv2d(32, 5, 1)
+
+    def forward(self, x):
+        x = self.bn1(self.conv1(x))
+        x = self.bn2(self.conv2(x))
+        return self.head(x)
+
+
+model = FastNet()
+
+
+def train(watch):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    for _ in range(8):
+        image = torch.randn(16, 3, 16, 16)
+        target = (F.avg_pool2d(image, 4).mean(1) * 8 + 2).long().clamp(0, 4)
+        loss = F.cross_entropy(model(image), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        watch.step(loss)
+""",
+        swaps=(("return self.activation(x)", "return self.activation(super().forward(x))"),),
+    ),
+    Case(
         id="AC12",
         status="rep",
         codes=("ND301",),

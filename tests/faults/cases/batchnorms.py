@@ -674,6 +674,47 @@ inputs = torch.randn(8, 10)
         ),
     ),
     Case(
+        id="SH02c",
+        status="rep",
+        codes=("ND702", "ND703"),
+        how="the same at run time: the statistics mix those of two convolutions, and eval mode uses them",
+        given=("data",),
+        text="""
+torch.manual_seed(0)
+
+
+class MyNet(nn.Module):
+    def __init__(self, width=32):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.bn = nn.BatchNorm2d(width)  # fault
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, 10, 1)
+
+    def forward(self, x):
+        x = F.relu(self.bn(self.conv1(x)))
+        x = F.relu(self.bn(self.conv2(x)))
+        return self.conv3(x)
+
+
+def images(count=16):
+    return F.interpolate(torch.randn(count, 3, 8, 8), size=16, mode="bilinear")
+
+
+model = MyNet()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+for _ in range(100):
+    optimizer.zero_grad()
+    out = model(images())
+    F.cross_entropy(out, out.argmax(1)).backward()
+    optimizer.step()
+inputs = images()
+data = [images() for _ in range(4)]
+""",
+        swaps=(("x = F.relu(self.bn(self.conv2(x)))", "x = F.relu(self.bn2(self.conv2(x)))"),),
+    ),
+    Case(
         id="GN02",
         status="rep",
         codes=("ND106",),

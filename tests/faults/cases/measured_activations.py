@@ -74,4 +74,47 @@ data = [torch.randn(4, 3, 16, 16) for _ in range(4)]
 """,
         swaps=(("F.relu(self.size(x))", "F.softplus(self.size(x))"),),
     ),
+    Case(
+        id="AC08b",
+        status="rep",
+        codes=("ND602",),
+        how="the size head dies in the training, at a rate that is too high for it",
+        text="""
+class Detector(nn.Module):
+    def __init__(self, base=16.0):
+        super().__init__()
+        self.base = base
+        self.trunk = nn.Sequential(
+            nn.Conv2d(3, 32, 3, stride=2, padding=1), nn.BatchNorm2d(32), nn.ReLU(inplace=True),
+            nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(inplace=True),
+        )
+        self.heat = nn.Conv2d(32, 3, 1)
+        self.wh = nn.Conv2d(32, 4, 1)
+        nn.init.normal_(self.wh.weight, std=0.001)
+        nn.init.zeros_(self.wh.bias)
+
+    def forward(self, x):
+        x = self.trunk(x)
+        wh = F.relu(self.wh(x)) * self.base  # fault
+        return self.heat(x), wh
+
+
+model = Detector()
+
+
+def train(watch):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.005, momentum=0.9)
+    for _ in range(40):
+        image = torch.randn(16, 3, 16, 16)
+        labels = F.avg_pool2d(image, 2).argmax(1)
+        sizes = 4 + torch.rand(16, 4, 8, 8)
+        heat, wh = model(image)
+        loss = F.cross_entropy(heat, labels) + 5 * F.l1_loss(wh, sizes)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        watch.step(loss)
+""",
+        swaps=(("F.relu(self.wh(x)) * self.base", "F.softplus(self.wh(x)) * self.base"),),
+    ),
 ]

@@ -72,7 +72,7 @@ data = [images(2) for _ in range(8)]
         id="SB04b",
         status="rep",
         codes=("ND701",),
-        how="segmentation trained with one crop at a time; the norm of its pooled branch sees one value",
+        how="segmentation trained with one crop at a time; mended by frozen statistics",
         text="""
 class Segmenter(nn.Module):
     def __init__(self, norm_eval=False):

@@ -29,6 +29,31 @@ inputs = torch.randn(4, 32).half()
         swaps=(("F.normalize(z, dim=-1)", "F.normalize(z, dim=-1, eps=1e-4)"),),
     ),
     Case(
+        id="FP02b",
+        status="lib",
+        codes=("ND608",),
+        how="the same at run time: a bag of words of padding only is a row of zeros, and becomes NaN",
+        given=("data",),
+        text="""
+class Retriever(nn.Module):
+    def __init__(self, words=200, dim=32):
+        super().__init__()
+        self.embed = nn.Embedding(words, dim, padding_idx=0)
+        self.proj = nn.Linear(dim, 16, bias=False)
+
+    def forward(self, ids):
+        bag = self.embed(ids).sum(dim=1)
+        return F.normalize(self.proj(bag), dim=-1)  # fault
+
+
+model = Retriever().half()
+inputs = torch.randint(1, 200, (8, 6))
+data = [torch.randint(1, 200, (8, 6)) for _ in range(4)]
+data[2][3] = 0
+""",
+        swaps=(("dim=-1)", "dim=-1, eps=1e-4)"),),
+    ),
+    Case(
         id="FP04",
         status="PR",
         codes=("ND203",),
@@ -90,6 +115,52 @@ inputs = torch.randn(2, 5, 32).half()
         swaps=(
             (
                 "        variance = x.pow(2).mean(-1, keepdim=True)\n        return self.weight * (x * torch.rsqrt(variance + self.eps))\n",
+                "        h = x.float()\n        h = h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + self.eps)\n        return self.weight * h.to(x.dtype)\n",
+            ),
+        ),
+    ),
+    Case(
+        id="FP06b",
+        status="lib",
+        codes=("ND608", "ND609"),
+        how="the same at run time: a feature of the residual stream is beyond 255",
+        given=("data",),
+        text="""
+class RMSNorm(nn.Module):
+    def __init__(self, dim, eps=1e-5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x):
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps))  # fault
+
+
+class Block(nn.Module):
+    def __init__(self, d=32):
+        super().__init__()
+        self.norm = RMSNorm(d)  # fault
+        self.up, self.down = nn.Linear(d, 64), nn.Linear(64, d)
+
+    def forward(self, x):
+        return x + self.down(F.silu(self.up(self.norm(x))))
+
+
+model = nn.Sequential(Block(), Block()).half()
+inputs = torch.randn(2, 5, 32).half()
+
+
+def stream():
+    x = torch.randn(4, 16, 32)
+    x[:, 0, 7] = 600.0
+    return x.half()
+
+
+data = [stream() for _ in range(4)]
+""",
+        swaps=(
+            (
+                "        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps))\n",
                 "        h = x.float()\n        h = h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + self.eps)\n        return self.weight * h.to(x.dtype)\n",
             ),
         ),
