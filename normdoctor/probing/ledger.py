@@ -26,24 +26,21 @@ class Slot(NamedTuple):
     units: int
 
 
-def merged(total: Tensor, batch: Tensor) -> Tensor:
-    """Exact statistics of two disjoint sets of observations, from those of each; both of shape (10, units).
+def merge(total: Tensor, batch: Tensor) -> None:
+    """Make of `total` the statistics of two disjoint sets of observations; both of shape (10, units).
 
     Chan, Golub and LeVeque, Updating formulae and a pairwise algorithm for computing sample variances, 1979.
     """
     n_a, mean_a, m2_a, min_a, max_a = total[:5]
     n_b, mean_b, m2_b, min_b, max_b = batch[:5]
-    n = n_a + n_b
-    share = n_b / n.clamp(min=1)
+    share = n_b / (n_a + n_b).clamp_(min=1)
     delta = mean_b - mean_a
-    moments = (
-        n,
-        mean_a + delta * share,
-        m2_a + m2_b + delta * delta * n_a * share,
-        torch.minimum(min_a, min_b),
-        torch.maximum(max_a, max_b),
-    )
-    return torch.cat((torch.stack(moments), total[5:] + batch[5:]))
+    mean_a.addcmul_(delta, share)
+    m2_a.add_(m2_b).addcmul_(delta.square_().mul_(n_a), share)
+    n_a.add_(n_b)
+    torch.minimum(min_a, min_b, out=min_a)
+    torch.maximum(max_a, max_b, out=max_a)
+    total[5:].add_(batch[5:])
 
 
 def empty(units: int, like: Tensor) -> Tensor:
@@ -66,15 +63,15 @@ class Packed(NamedTuple):
 class Ledger:
     """The totals of all sites on one device.
 
-    `merge` makes of two totals of shape (rows, units) that of both, `blank` a total of no observation.
+    `merge` adds to totals of shape (rows, units) those of a batch, `blank` makes a total of no observation.
     """
 
     def __init__(
         self,
-        merge: Callable[[Tensor, Tensor], Tensor] = merged,
+        merge: Callable[[Tensor, Tensor], None] = merge,
         blank: Callable[[int, Tensor], Tensor] = empty,
     ) -> None:
-        self._merged = merge
+        self._join = merge
         self._blank = blank
         self.slots: dict[Hashable, Slot] = {}
         self.batches: dict[Hashable, int] = {}
@@ -138,11 +135,10 @@ class Ledger:
         keys = sorted(batch, key=lambda key: self.slots[key].start)
         rows = torch.cat([batch[key] for key in keys], dim=1)
         if rows.shape[1] == self._width:
-            total.copy_(self._merged(total, rows))
+            self._join(total, rows)
             return
         for start, stop, columns in _runs([self.slots[key] for key in keys]):
-            part = total[:, start:stop]
-            part.copy_(self._merged(part, rows[:, columns : columns + stop - start]))
+            self._join(total[:, start:stop], rows[:, columns : columns + stop - start])
 
     def _grown(self, like: Tensor) -> Tensor:
         if self.total is None:

@@ -28,10 +28,14 @@ ROWS = (
     "samples mean m2 within batches batch_mean batch_m2 batch_variance freedom scatter expected "
     "first_mean first_variance last_mean last_variance gap gap_square log_ratio noise bad"
 ).split()
+#: Below this share of the running variance, the batch's cannot be recovered from the update of a float32
+#: buffer: the difference has lost its digits.
+RECOVERABLE = 1e-4
 #: Over how many batches the recent figures reach.
 RECENT = 8
 
 _AT = {name: place for place, name in enumerate(ROWS)}
+_SUMS = ("within", "batch_variance", "freedom", "scatter", "expected", "bad")
 
 
 def blank(units: int, like: Tensor) -> Tensor:
@@ -49,24 +53,23 @@ def rows_of(batches: Sequence[Batch]) -> Tensor:
     m2, mean = torch.var_mean(means, 0, correction=0)
     m2 = m2 * k
     variance = (within + m2) / k
+    running, moved = (_side_by_side([getattr(one, name) for one in batches]) for name in ("running", "moved"))
     batch_mean, batch_variance = mean, variance
-    if first.full is not None:
-        parts = [torch.cat([batch.full[i] for batch in batches if batch.full]).to(wide) for i in (0, 1)]
-        batch_mean = parts[0]
-        batch_variance = torch.where(parts[1].isnan(), variance, parts[1])
+    if running and moved:
+        batch_mean, found = _recovered(batches, running, moved)
+        known = found > RECOVERABLE * running[1]
+        batch_variance = torch.where(known, found, variance)
+        within = torch.where(known, (k * found - m2).clamp_(min=0), within)
     zero, one = torch.zeros_like(mean), torch.ones_like(mean)
     noise = m2 / max(k - 1, 1) / first.size
-    running = [zero] * 4
     recent = [zero] * 3
-    if first.running is not None:
-        held = [torch.cat([batch.running[i] for batch in batches if batch.running]).to(wide) for i in (0, 1)]
-        running = [*held, *held]
-        gap = batch_mean - held[0]
-        ratio = batch_variance.clamp(min=1e-12) / held[1].clamp(min=1e-12)
+    if running:
+        gap = batch_mean - running[0]
+        ratio = batch_variance.clamp(min=1e-12) / running[1].clamp(min=1e-12)
         recent = [gap, gap * gap, ratio.log()]
     rows = torch.stack(
         [k * one, mean, m2, within, one, batch_mean, zero, batch_variance, (k - 1) * one, m2, noise,
-         *running, *recent, noise, zero]
+         *(running or [zero, zero]) * 2, *recent, noise, zero]
     )  # fmt: skip
     finite = torch.isfinite(rows).all(0)
     rows = rows.masked_fill(~finite, 0.0)
@@ -74,28 +77,52 @@ def rows_of(batches: Sequence[Batch]) -> Tensor:
     return rows
 
 
-def merged(total: Tensor, batch: Tensor) -> Tensor:
-    """Statistics of two disjoint sets of batches, the second later than the first; of shape (rows, units).
+def _side_by_side(pairs: Sequence[tuple[Tensor, Tensor] | None]) -> list[Tensor]:
+    """The first and the second of each pair in one row each, wide; nothing where there are none."""
+    held = [pair for pair in pairs if pair is not None]
+    if not held:
+        return []
+    wide = torch.float32 if held[0][0].device.type == "mps" else torch.float64
+    return [torch.cat([pair[i] for pair in held]).to(wide) for i in (0, 1)]
+
+
+def _recovered(
+    batches: Sequence[Batch], running: Sequence[Tensor], moved: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of whole batches, from what they moved in the running statistics."""
+    momentum = batches[0].momentum
+    mean, variance = (
+        (after - (1 - momentum) * before) / momentum for before, after in zip(running, moved, strict=True)
+    )
+    parts = torch.split(variance, [batch.means.shape[1] for batch in batches])
+    torch._foreach_mul_(parts, [(batch.values - 1) / batch.values for batch in batches])
+    return mean, variance
+
+
+def merge(total: Tensor, batch: Tensor) -> None:
+    """Add to the statistics of some batches those of later ones; both of shape (rows, units).
 
     Means and squared deviations are merged exactly (Chan, Golub and LeVeque, 1979); of the recent figures
     an exponential mean over `RECENT` batches is kept.
     """
-    rows = total + batch
-    for count, mean, m2 in (("samples", "mean", "m2"), ("batches", "batch_mean", "batch_m2")):
-        n = rows[_AT[count]].clamp(min=1)
-        share = batch[_AT[count]] / n
-        delta = batch[_AT[mean]] - total[_AT[mean]]
-        rows[_AT[mean]] = total[_AT[mean]] + delta * share
-        rows[_AT[m2]] += delta * delta * total[_AT[count]] * share
-    was, now = total[_AT["batches"]], batch[_AT["batches"]]
-    share = now / torch.minimum(was + now, RECENT * now).clamp(min=1)
+    at = {name: total[place] for name, place in _AT.items()}
+    new = {name: batch[place] for name, place in _AT.items()}
+    was, now = at["batches"].clone(), new["batches"]
+    share = now / torch.minimum(was + now, RECENT * now).clamp_(min=1)
     for name in ("gap", "gap_square", "log_ratio", "noise"):
-        rows[_AT[name]] = total[_AT[name]] + (batch[_AT[name]] - total[_AT[name]]) * share
+        at[name].lerp_(new[name], share)
+    for count, mean, m2 in (("samples", "mean", "m2"), ("batches", "batch_mean", "batch_m2")):
+        part = new[count] / (at[count] + new[count]).clamp_(min=1)
+        delta = new[mean] - at[mean]
+        at[mean].addcmul_(delta, part)
+        at[m2].add_(new[m2]).addcmul_(delta.square_().mul_(at[count]), part)
+        at[count].add_(new[count])
+    for name in _SUMS:
+        at[name].add_(new[name])
     for name in ("first_mean", "first_variance"):
-        rows[_AT[name]] = torch.where(was > 0, total[_AT[name]], batch[_AT[name]])
+        at[name].copy_(torch.where(was > 0, at[name], new[name]))
     for name in ("last_mean", "last_variance"):
-        rows[_AT[name]] = torch.where(now > 0, batch[_AT[name]], total[_AT[name]])
-    return rows
+        at[name].copy_(torch.where(now > 0, new[name], at[name]))
 
 
 def figures(rows: Tensor, *, tracked: bool) -> dict[str, Any]:

@@ -12,13 +12,12 @@ from torch import Tensor, nn
 
 from normdoctor.probing.calls import Call, SiteKey, observable, site_name
 from normdoctor.probing.ledger import Ledger, Packed
-from normdoctor.probing.normrows import blank, figures, merged, rows_of
+from normdoctor.probing.normrows import blank, figures, merge, rows_of
 
 #: How few samples of a batch a budget may leave: fewer say nothing of how samples differ.
 FEWEST_SAMPLES = 4
-#: Below this share of the running variance, the batch's cannot be recovered from the update of a float32
-#: buffer: the difference has lost its digits.
-RECOVERABLE = 1e-4
+#: Of about how many positions of a sample the variance is taken where it is needed as a stand-in only.
+FEW_POSITIONS = 16
 
 
 class NormCall(NamedTuple):
@@ -78,15 +77,26 @@ class Before(NamedTuple):
 class Batch(NamedTuple):
     """One call: statistics of its samples, of shape (samples, channels), and others of shape (channels,).
 
-    `full` are the mean and the biased variance of the whole batch where the samples are a part of it.
+    `running` are the running mean and variance in front of the call. `moved` are those behind it where the
+    samples are a part of the batch: what they were moved by tells the statistics of the whole batch of
+    `values` values a channel.
     """
 
     key: SiteKey
     size: int
+    values: int
+    momentum: float
     means: Tensor
     variances: Tensor
     running: tuple[Tensor, Tensor] | None
-    full: tuple[Tensor, Tensor] | None
+    moved: tuple[Tensor, Tensor] | None
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """Batches of one kind can be reduced side by side."""
+        moved = None if self.moved is None else self.momentum
+        means = self.means
+        return (means.device, means.dtype, len(means), self.size, self.running is None, moved)
 
 
 @dataclass
@@ -110,8 +120,9 @@ class NormCollector:
 
     All are taken of samples: the mean and variance over the positions of each sample, merged exactly. From
     the variance of the samples' means within a batch follows how much the mean of a batch of any size
-    varies. `budget` bounds the values that are read of a call: then a part of the samples is read, whole,
-    and the statistics of the batch come from the update of the running buffers where it has one.
+    varies. `budget` bounds the values that are read of a call: then the means of a part of the samples are
+    taken, each over all of its positions, and the statistics of the batch come from the update of the running
+    buffers where it has one.
     """
 
     need = "batch_norm"
@@ -159,36 +170,29 @@ class NormCollector:
         """Note the samples of one batch."""
         if before is None:
             return
-        value = before.call.value
-        size = value.shape[0]
+        norm, value = before.call, before.call.value
+        size, running, moved = value.shape[0], None, None
         step = self._step(value)
         read = value[self._phase % step :: step] if step > 1 else value
         if read.dtype in (torch.float16, torch.bfloat16):
             read = read.float()
-        if read.dim() == 2:
-            means, variances = read, torch.zeros_like(read)
-        else:
-            # In two passes: on a CPU a tenth of the time of torch.var_mean.
-            positions = read.contiguous().flatten(2)
-            means = positions.mean(2)
-            variances = (positions - means.unsqueeze(2)).square_().mean(2)
-        running = None
         if before.mean is not None and before.variance is not None:
             running = (before.mean, before.variance)
-        full = _recovered(before) if len(read) < size and before.call.updates else None
-        self._pending.append(Batch(call.key, size, means, variances, running, full))
+            if norm.updates and len(read) < size and norm.mean is not None and norm.variance is not None:
+                moved = (norm.mean.clone(), norm.variance.clone())
+        means, variances = _of_samples(read, everything=moved is None)
+        values = value.numel() // value.shape[1]
+        self._pending.append(Batch(call.key, size, values, norm.momentum, means, variances, running, moved))
         self._places[call.key].sizes[size] += 1
 
     def end(self, output: Any) -> None:
         """Merge what this forward added, all sites with as many samples at once."""
         groups: dict[tuple[Any, ...], list[Batch]] = {}
         for batch in self._pending:
-            kind = (batch.means.device, len(batch.means), batch.size)
-            shape = (batch.running is None, batch.full is None, batch.means.dtype)
-            groups.setdefault((*kind, *shape), []).append(batch)
+            groups.setdefault(batch.kind, []).append(batch)
         self._pending = []
         for (device, *_), batches in groups.items():
-            ledger = self._ledgers.setdefault(device, Ledger(merged, blank))
+            ledger = self._ledgers.setdefault(device, Ledger(merge, blank))
             channels = [batch.means.shape[1] for batch in batches]
             for batch, rows in zip(batches, torch.split(rows_of(batches), channels, dim=1), strict=True):
                 ledger.add(batch.key, rows)
@@ -240,7 +244,7 @@ class NormCollector:
         made, host = NormCollector(self.budget), torch.device("cpu")
         made._modules = self._modules
         made._first, made._last = ([one.cpu() for one in held] for held in (self._first, self._last))
-        ledger = made._ledgers[host] = Ledger(merged, blank)
+        ledger = made._ledgers[host] = Ledger(merge, blank)
         for places, ledgers in parts:
             for key, place in places.items():
                 known = made._places.setdefault(
@@ -268,21 +272,21 @@ def _counter(module: nn.Module) -> Tensor | None:
     return found if usable else None
 
 
-def _recovered(before: Before) -> tuple[Tensor, Tensor] | None:
-    """Mean and biased variance of a batch, from what it moved in the running buffers."""
-    call, mean, variance = before
-    if mean is None or variance is None or call.mean is None or call.variance is None:
-        return None
-    n = call.value.numel() // call.value.shape[1]
-    found = [
-        (after.double() - (1 - call.momentum) * was.double()) / call.momentum
-        if after.device.type != "mps"
-        else (after - (1 - call.momentum) * was) / call.momentum
-        for was, after in ((mean, call.mean), (variance, call.variance))
-    ]
-    found[1] = found[1] * ((n - 1) / n)
-    found[1] = torch.where(found[1] > RECOVERABLE * variance, found[1], torch.nan)
-    return found[0], found[1]
+def _of_samples(read: Tensor, *, everything: bool) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance over the positions of each sample, of shape (samples, channels).
+
+    The variance is read off a part of the positions where the batch's own will be known from elsewhere.
+    """
+    if read.dim() == 2:
+        return read.clone(), torch.zeros_like(read)
+    # In two passes: on a CPU a tenth of the time of torch.var_mean.
+    if everything:
+        read = read.contiguous()
+    positions = read.flatten(2)
+    means = positions.mean(2)
+    if not everything:
+        positions = positions[:, :, :: max(1, positions.shape[2] // FEW_POSITIONS)]
+    return means, (positions - means.unsqueeze(2)).square_().mean(2)
 
 
 def _sizes(sizes: Counter[int]) -> dict[str, int]:

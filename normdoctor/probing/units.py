@@ -4,20 +4,44 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from normdoctor.probing.calls import Call, SiteKey, observable, site_name, version_of
 from normdoctor.probing.ledger import Ledger, Packed
-from normdoctor.probing.statistics import BOUNDS, RANGES, rows_of, sample
+from normdoctor.probing.statistics import BOUNDS, RANGES, observations, rows_of, sample
 from normdoctor.tracing.roles import ARGUMENTS
 
 #: Kinds of roles that are wanted which hold no units: recurrent layers return several tensors.
 _LEFT_OUT = frozenset({"embedding_bag"})
 
+#: How many values of samples wait for each other before they are reduced together.
+_WAITING = 2**20
+
 _INPUT_KINDS = "batch_norm instance_norm group_norm layer_norm rms_norm".split()
+
+
+class Sampled(NamedTuple):
+    """A sample of one output, of shape (observations, units), that is to be reduced along with others."""
+
+    key: SiteKey
+    values: Tensor
+    bounds: tuple[float, float] | None
+    span: tuple[float, float] | None
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """Samples of one kind can stand side by side in one matrix."""
+        return (self.values.device, self.values.dtype, len(self.values), self.bounds, self.span)
+
+
+class Mark(NamedTuple):
+    """How far counts had come: of shape (5, units) on each device, and batches of each site."""
+
+    counts: dict[torch.device, Tensor]
+    batches: dict[SiteKey, int]
 
 
 class UnitCollector:
@@ -25,6 +49,10 @@ class UnitCollector:
 
     A unit is a channel of a convolution or a feature of a linear layer; each position of each sample is
     one observation of it. `budget` bounds how many values a site contributes to one forward, None reads all.
+    Samples are copied and reduced together when the forward is over: so many small reductions would cost far
+    more than the values that they read.
+    After marks, the activity of activations is that since the last mark but one: what dies in a training was
+    alive at its start.
     The model's own floating point inputs are the sites `:input`, `:input#1`; what a norm takes is the site
     of what computed it, or one of the kind `norm_input` where that was not observed.
     """
@@ -37,6 +65,9 @@ class UnitCollector:
         self._ledgers: dict[torch.device, Ledger] = {}
         self._sites: dict[SiteKey, dict[str, Any]] = {}
         self._made: dict[int, tuple[weakref.ref[Tensor], SiteKey, int]] = {}
+        self._waiting: list[Sampled] = []
+        self._held = 0
+        self._marks = [Mark({}, {}), Mark({}, {})]
         self._phase = 0
 
     def start(self, model: nn.Module, inputs: Sequence[Any]) -> None:
@@ -81,6 +112,7 @@ class UnitCollector:
 
     def end(self, output: Any) -> None:
         """Merge what this forward added."""
+        self._reduce()
         for ledger in self._ledgers.values():
             ledger.flush()
         self._phase += 1
@@ -90,25 +122,39 @@ class UnitCollector:
         """Merge what was seen before the forward raised: it was computed."""
         self.end(None)
 
+    def mark(self) -> None:
+        """Divide what was seen so far from what follows."""
+        totals = {device: one.total for device, one in self._ledgers.items() if one.total is not None}
+        counts = {device: _counts(total) for device, total in totals.items()}
+        batches = {key: count for one in self._ledgers.values() for key, count in one.batches.items()}
+        self._marks = [self._marks[1], Mark(counts, batches)]
+
     def tensors(self) -> list[Tensor]:
-        """The totals of each device."""
-        return [ledger.total for ledger in self._ledgers.values() if ledger.total is not None]
+        """The totals of each device, and the counts at the mark."""
+        totals = [ledger.total for ledger in self._ledgers.values() if ledger.total is not None]
+        return [*totals, *self._marks[0].counts.values()]
 
     def read(self, values: Sequence[Tensor]) -> dict[str, Any]:
         """The figures of each site, in the order in which they first ran."""
-        of_device = dict(
-            zip([key for key, one in self._ledgers.items() if one.total is not None], values, strict=True)
-        )
+        left = iter(values)
+        of_device = {device: next(left) for device, one in self._ledgers.items() if one.total is not None}
+        earlier = {device: next(left) for device in self._marks[0].counts}
         found = {}
         for key, site in self._sites.items():
-            ledger = self._ledgers[site["device"]]
-            if key not in ledger.uneven and ledger.batches.get(key):
+            device = site["device"]
+            ledger = self._ledgers[device]
+            if key not in ledger.uneven and (batches := ledger.batches.get(key)):
                 start, units = ledger.slots[key]
-                rows = of_device[site["device"]][:, start : start + units]
+                rows = of_device[device][:, start : start + units]
+                before = self._marks[0].batches.get(key, 0)
+                lately = _counts(rows)
+                if site["role"] == "activation" and 0 < before < batches:
+                    lately = lately - earlier[device][:, start : start + units]
+                    batches -= before
                 found[site_name(key)] = {
                     **_described(key, site),
-                    "batches": ledger.batches[key],
-                    **figures(rows, site["role"]),
+                    "batches": batches,
+                    **figures(rows, site["role"], lately),
                 }
         return found
 
@@ -146,9 +192,34 @@ class UnitCollector:
         device = self._sites[key]["device"]
         if output.device != device or output.shape[axis] == 0 or output.numel() == 0:
             return
-        thinned = sample(output, axis, self.budget, self._phase)
-        self._ledgers.setdefault(device, Ledger()).add(key, rows_of(thinned, axis, bounds, span))
+        if self.budget is None:
+            self._ledger(device).add(key, rows_of(output, axis, bounds, span))
+        else:
+            thinned = sample(output, axis, self.budget, self._phase)
+            values = observations(thinned, axis)
+            if values.untyped_storage().data_ptr() == output.untyped_storage().data_ptr():
+                values = values.clone()  # what comes next may write to the output
+            self._waiting.append(Sampled(key, values, bounds, span))
+            self._held += values.numel()
+            if self._held > _WAITING:
+                self._reduce()
         self._made[id(output)] = (weakref.ref(output), key, version_of(output))
+
+    def _ledger(self, device: torch.device) -> Ledger:
+        return self._ledgers.setdefault(device, Ledger())
+
+    def _reduce(self) -> None:
+        """Reduce the samples that wait, those of one kind side by side."""
+        groups: dict[tuple[Any, ...], list[Sampled]] = {}
+        for one in self._waiting:
+            groups.setdefault(one.kind, []).append(one)
+        self._waiting, self._held = [], 0
+        for (device, *_), group in groups.items():
+            values = torch.cat([one.values for one in group], dim=1)
+            rows = rows_of(values, 1, group[0].bounds, group[0].span)
+            units = [one.values.shape[1] for one in group]
+            for one, part in zip(group, torch.split(rows, units, dim=1), strict=True):
+                self._ledger(device).add(one.key, part)
 
 
 def _described(key: SiteKey, site: dict[str, Any]) -> dict[str, Any]:
@@ -160,15 +231,21 @@ def _described(key: SiteKey, site: dict[str, Any]) -> dict[str, Any]:
     return said
 
 
-def figures(rows: Tensor, role: str) -> dict[str, Any]:
-    """Plain data of one site, from its rows of shape (10, units) on the host.
+def _counts(rows: Tensor) -> Tensor:
+    """Of totals, the rows that count: of shape (5, units), `n`, `active`, `low`, `high` and `level`."""
+    return torch.cat((rows[:1], rows[5:9]))
+
+
+def figures(rows: Tensor, role: str, lately: Tensor) -> dict[str, Any]:
+    """Plain data of one site, from its rows of shape (10, units) on the host and the counts to tell.
 
     `mean` and `std` are those of all values, `unit_mean` and `unit_std` those of each unit. `constant` holds
     the places of units whose value never changed. Activations have more lists of one value a unit: `active`
     (share above zero), `low` and `high` (share at the bounds of the activation, see `BOUNDS`); `level` is
     their mean distance from the middle of the range, 1 at its ends, and 0 where the range has no ends.
     """
-    n, mean, m2, least, most, active, low, high, level, bad = rows
+    n, mean, m2, least, most, *_, bad = rows
+    of_late, active, low, high, level = lately
     count = float(n.sum())
     pooled = float((n * mean).sum()) / max(count, 1.0)
     square = float((m2 + n * (mean - pooled) ** 2).sum()) / max(count, 1.0)
@@ -176,7 +253,7 @@ def figures(rows: Tensor, role: str) -> dict[str, Any]:
     seen = n > 0
     found = {
         "units": rows.shape[1],
-        "observations": int(n.max()),
+        "observations": int(of_late.max()),
         "bad_batches": int(bad.max()),
         "mean": float(f"{pooled:.8g}"),
         "std": float(f"{square**0.5:.8g}"),
@@ -187,8 +264,10 @@ def figures(rows: Tensor, role: str) -> dict[str, Any]:
         "unit_std": _significant((m2 / per).sqrt()),
     }
     if role == "activation":
-        found |= {"active": _rounded(active / per), "low": _rounded(low / per), "high": _rounded(high / per)}
-        found["level"] = round(float(level.sum()) / max(count, 1.0), 6)
+        parts = of_late.clamp(min=1)
+        shares = {"active": active / parts, "low": low / parts, "high": high / parts}
+        found |= {name: _rounded(share) for name, share in shares.items()}
+        found["level"] = round(float(level.sum()) / max(float(of_late.sum()), 1.0), 6)
     return found
 
 
