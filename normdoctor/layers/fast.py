@@ -1,0 +1,72 @@
+"""The fast path: which implementation computes a norm of an input of this shape, layout, type and device.
+
+Every one of them has the signature of the function of its name in `reference`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor
+
+from normdoctor.errors import UsageError
+from normdoctor.layers import native
+from normdoctor.layers.backends import Backend
+from normdoctor.layers.cpu import channels, groups, rows
+
+#: On a CPU: compositions of torch's kernels, each of which goes to `native` where that is as fast.
+_CPU: dict[str, Callable[..., Any]] = {
+    "batch_norm": channels.batch_norm,
+    "group_norm": groups.group_norm,
+    "rms_norm": rows.rms_norm,
+}
+#: Values of an input below which starting the kernels takes longer than torch's. Not measured yet.
+SMALL = 1 << 20
+
+
+def implementation(name: str, x: Tensor, backend: Backend, size: object = None) -> Callable[..., Any]:
+    """The function of this name for `backend` "auto", "torch" or "triton" and an input that is not empty.
+
+    `size` is the normalized shape, or the number of groups.
+
+    Raises:
+        UsageError: If `backend` is "triton" and Triton is not installed, or takes no such input.
+    """
+    kernels = _kernels()
+    able = kernels is not None and kernels.usable(name, x, size)
+    if backend == "triton":
+        if not able:
+            raise _refusal(kernels, x)
+        return getattr(kernels, name)  # type: ignore[no-any-return]
+    # On Hopper torch's own kernels of layer and RMS norm are close to what the memory gives.
+    if (
+        able
+        and backend == "auto"
+        and x.is_cuda
+        and name not in ("layer_norm", "rms_norm")
+        and x.numel() >= SMALL
+    ):
+        return getattr(kernels, name)  # type: ignore[no-any-return]
+    if x.device.type == "cpu" and name in _CPU:
+        return _CPU[name]
+    return getattr(native, name)  # type: ignore[no-any-return]
+
+
+@cache
+def _kernels() -> ModuleType | None:
+    try:
+        return import_module("normdoctor.layers.kernels")
+    except ImportError:
+        return None
+
+
+def _refusal(kernels: ModuleType | None, x: Tensor) -> UsageError:
+    if kernels is None:
+        return UsageError("backend 'triton' needs Triton, which is not installed", hint="pip install triton")
+    found = f"{x.dtype} on {x.device} of shape {tuple(x.shape)}"
+    wanted = "float16, bfloat16 and float32 tensors on a CUDA device, and rows of up to 65536 values"
+    return UsageError(f"backend 'triton' takes {wanted}; got {found}", hint="take backend='auto'")
