@@ -18,6 +18,9 @@ from torch.utils.hooks import RemovableHandle
 
 from normdoctor.probing.calls import Call, Classifier, SiteKey, observable, unit_axis
 
+#: Looks after which the first part of what is seen is told from the rest; a power of two.
+FIRST_MARK = 8
+
 
 class Collector(Protocol):
     """Measures something of every call of its roles, on the device.
@@ -25,7 +28,8 @@ class Collector(Protocol):
     `need` names its figures among the measurements, as rules ask for them. A collector must start no
     transfer to the host before it is read: `tensors` hands over what it has, `read` gets the same on the
     host, as float64, and returns plain data by site. `kinds`, where a collector has them, are calls that it
-    is shown besides those of its roles.
+    is shown besides those of its roles; `mark`, where it has one, divides what was seen so far from what
+    follows.
     """
 
     need: str
@@ -102,6 +106,13 @@ class Observer:
             collector.need: collector.read([next(values) for _ in group])
             for collector, group in zip(self.collectors, tensors, strict=True)
         }
+
+    def looked(self, looks: int) -> None:
+        """So many looks are over: each time that they have doubled, collectors may divide them."""
+        if looks >= FIRST_MARK and looks & (looks - 1) == 0:
+            for collector in self.collectors:
+                if (mark := getattr(collector, "mark", None)) is not None:
+                    mark()
 
     def enter(self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A forward begins."""

@@ -385,6 +385,7 @@ class Watch:
         if seen:
             self._looks += 1
             self.observed += 1
+            self._observer.looked(self._looks)
 
     def _close(self) -> None:
         """Take everything off the model."""
