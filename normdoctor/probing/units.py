@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from normdoctor.probing.calls import Call, SiteKey, observable, site_name, version_of
 from normdoctor.probing.ledger import Ledger, Packed
-from normdoctor.probing.statistics import BOUNDS, RANGES, observations, rows_of, sample
+from normdoctor.probing.statistics import BOUNDS, EXACT, RANGES, observations, rows_of, sample
 from normdoctor.tracing.roles import ARGUMENTS
 
 #: Kinds of roles that are wanted which hold no units: recurrent layers return several tensors.
@@ -41,7 +41,7 @@ class Mark(NamedTuple):
     """How far counts had come: of shape (5, units) on each device, and batches of each site."""
 
     counts: dict[torch.device, Tensor]
-    batches: dict[SiteKey, int]
+    batches: dict[Hashable, int]
 
 
 class UnitCollector:
@@ -125,7 +125,12 @@ class UnitCollector:
     def mark(self) -> None:
         """Divide what was seen so far from what follows."""
         totals = {device: one.total for device, one in self._ledgers.items() if one.total is not None}
-        counts = {device: _counts(total) for device, total in totals.items()}
+        # Half of the memory, where float32 holds the counts.
+        exact = self.budget is not None and self.budget * self._phase < EXACT
+        counts = {
+            device: _counts(total).to(torch.float32 if exact else total.dtype)
+            for device, total in totals.items()
+        }
         batches = {key: count for one in self._ledgers.values() for key, count in one.batches.items()}
         self._marks = [self._marks[1], Mark(counts, batches)]
 
