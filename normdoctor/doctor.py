@@ -46,6 +46,7 @@ def check(
     ignore: str | Sequence[str] | None = None,
     min_confidence: str = "medium",
     device: str | None = None,
+    all_ranks: bool = False,
 ) -> Report:
     """Check a model; it is left as it was.
 
@@ -72,6 +73,8 @@ def check(
         ignore: Rules not to run.
         min_confidence: `"low"`, `"medium"` or `"high"`: findings below it are counted, not shown.
         device: Where inputs are put; `"meta"` keeps everything without data.
+        all_ranks: Under `torch.distributed`, judge what all ranks measured together, each on its own data,
+            and compare their norms. All of them have to call it, also one whose data hold no batch.
 
     Returns:
         The report. Its `problems` say when the forward could not be recorded.
@@ -85,7 +88,7 @@ def check(
         raise UsageError("labels were given without a loss", hint="For example loss=nn.CrossEntropyLoss().")
     check_confidence(min_confidence)
     _check_types(optimizer, reference)
-    source = _source(data, batches, batch_size, batch_to_inputs)
+    source = _source(data, batches, batch_size, batch_to_inputs, all_ranks=all_ranks)
     settings = Settings(
         select=_selectors("select", select),
         ignore=_selectors("ignore", ignore),
@@ -213,8 +216,28 @@ def _source(
     to_inputs: Callable[[Any], Any] | None,
     *,
     progress: bool = False,
+    all_ranks: bool = False,
 ) -> Source | None:
     """Where the measured rules get their batches; None where nothing was said."""
+    if type(all_ranks) is not bool:
+        raise UsageError(f"all_ranks is {kind_of(all_ranks)}: expected True or False")
+    if all_ranks:
+        from normdoctor.probing.ranks import demand_ranks, together
+
+        demand_ranks()
+        return together(lambda: _made_source(data, batches, batch_size, to_inputs, all_ranks=True))
+    return _made_source(data, batches, batch_size, to_inputs, progress=progress)
+
+
+def _made_source(
+    data: Any,
+    batches: int,
+    batch_size: int | None,
+    to_inputs: Callable[[Any], Any] | None,
+    *,
+    progress: bool = False,
+    all_ranks: bool = False,
+) -> Source | None:
     check_count(batches, "a number of batches")
     if batch_size is not None:
         check_count(batch_size, "a batch size")
@@ -222,11 +245,11 @@ def _source(
         raise UsageError(f"batch_to_inputs is {kind_of(to_inputs)}: expected a function of a batch")
     if data is None and to_inputs is not None:
         raise UsageError("batch_to_inputs was given without data", hint="Pass data= as well.")
-    if data is None and batch_size is None:
+    if data is None and batch_size is None and not all_ranks:
         return None
     from normdoctor.probing.source import Source
 
-    return Source(data, batches, batch_size, to_inputs, progress=progress)
+    return Source(data, batches, batch_size, to_inputs, progress=progress, all_ranks=all_ranks)
 
 
 def _reference(reference: str | None) -> torch.nn.Module | None:
@@ -252,7 +275,12 @@ def _check(
     request = replace(request, requirements=session.requirements(target.name, spec))
     with loaded(target.model, request.weights) as notes:
         target = replace(target, notes=(*target.notes, *notes))
-        examination = _examined(target, request)
+        if source is not None and source.all_ranks:
+            from normdoctor.probing.ranks import together
+
+            examination = together(lambda: _examined(target, request))
+        else:
+            examination = _examined(target, request)
         facts = examination.facts
         if source is not None:
             facts = source.measured(target, examination, session.needs(target.name, spec), request.device)

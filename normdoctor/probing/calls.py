@@ -102,4 +102,10 @@ def observable(result: Any) -> bool:
         and not result.is_meta
         and result.layout == torch.strided
         and not torch._C._functorch.is_functorch_wrapped_tensor(result)
+        and not distributed(result)
     )
+
+
+def distributed(tensor: Tensor) -> bool:
+    """Is it divided over ranks? Reading it would make them wait for each other."""
+    return type(tensor) is not Tensor and hasattr(tensor, "to_local")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normdoctor.probing.calls import Call, SiteKey, observable, site_name, version_of
+from normdoctor.probing.calls import Call, SiteKey, distributed, observable, site_name, version_of
 from normdoctor.probing.origins import Op, Trace, judged
 from normdoctor.tracing.roles import KINDS
 
@@ -133,8 +133,8 @@ class FiniteCollector:
         """The index of a tensor's extremes, which are read when it is met for the first time."""
         if value.dtype not in _DTYPES or value.numel() == 0 or not (value.dim() == 0 or observable(value)):
             return None
-        if value.is_meta:
-            return None
+        if value.is_meta or distributed(value) or not value.untyped_storage().nbytes():
+            return None  # the last: memory that a sharded model allocates only for a while
         index = self._found(value)
         if index is None:
             index = len(self._extremes)

@@ -105,9 +105,9 @@ class GradientCollector:
         """The figures of the needs "gradients" and "updates", by parameter name."""
         if not any(bank.series.looks for bank in self.banks):
             return {}
-        place = {one: rank for rank, one in enumerate(reversed(self.order))}
+        places = self.places()
         for index, one in enumerate(self.parameters):
-            one.place = place.get(index)
+            one.place = places.get(index)
         found: dict[str, dict[str, Any]] = {"gradients": {}, "updates": {}}
         for bank, recent, counts in zip(self.banks, values[::2], values[1::2], strict=True):
             steps, tables = bank.series.last(recent)
@@ -136,6 +136,10 @@ class GradientCollector:
                     ],
                 }
         return {one.name: found[one.name] for one in self.parameters}
+
+    def places(self) -> dict[int, int]:
+        """The place of each parameter, counted from the input, as far as a backward told."""
+        return {one: rank for rank, one in enumerate(reversed(self.order))}
 
     def accumulated(self, place: int) -> None:
         """A gradient is complete: called in the order of the backward."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from normdoctor.probing.calls import Call, Classifier, SiteKey, observable, unit_axis
+from normdoctor.probing.calls import Call, Classifier, SiteKey, distributed, observable, unit_axis
 
 #: Looks after which the first part of what is seen is told from the rest; a power of two.
 FIRST_MARK = 8
@@ -62,13 +62,15 @@ class Observer:
 
     Forwards that run inside a backward (checkpointing) are no new observations and are left out, and so
     are those in another thread than the first (replicas of DataParallel) and those under `torch.compile`.
-    `accepts`, where it is set, is asked whether a forward that begins is to be observed.
+    `accepts`, where it is set, is asked whether a forward that begins is to be observed. `divided` counts
+    outputs that were not read because they are divided over ranks (tensor parallelism).
     """
 
     def __init__(self, model: nn.Module, collectors: Sequence[Collector]) -> None:
         self.model = model
         self.collectors = collectors
         self.forwards = 0
+        self.divided = 0
         self.accepts: Callable[[], bool] | None = None
         self._handles: list[RemovableHandle] = []
         self._stack: list[tuple[str, nn.Module]] = []
@@ -161,6 +163,8 @@ class Observer:
             with torch.no_grad():
                 for collector, noted in zip(wanted, before, strict=True):
                     collector.after(call, noted)
+        elif isinstance(output, Tensor) and distributed(output):
+            self.divided += 1
         return result
 
     def _who_wants(self, kind: str, role: str) -> list[Collector]:

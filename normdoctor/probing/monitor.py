@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from normdoctor.config import check_confidence
-from normdoctor.errors import UsageError, kind_of
+from normdoctor.errors import UsageError
 from normdoctor.facts import Facts
 from normdoctor.findings import Finding, Severity
 from normdoctor.loading.wrappers import unwrapped
@@ -24,10 +25,11 @@ from normdoctor.probing.losses import Losses
 from normdoctor.probing.modetracker import ModeTracker
 from normdoctor.probing.plan import planned
 from normdoctor.probing.probe import Measurements
-from normdoctor.probing.ranks import everywhere
-from normdoctor.probing.series import Thinned
+from normdoctor.probing.ranks import demand_ranks, everywhere, gathered, together
+from normdoctor.probing.series import History
 from normdoctor.probing.transfer import Transfer
 from normdoctor.probing.watchfacts import WatchedFacts, with_modes
+from normdoctor.probing.watchwords import check_arguments, check_loss
 
 if TYPE_CHECKING:
     from normdoctor.report import Report
@@ -79,16 +81,7 @@ def watch(
         on_finding: What to do with a finding while the training runs: `"warn"`, `"stop"` (raise
             `StoppedError`), `"ignore"`, or a callable that gets it. A finding counts once it was confirmed.
     """
-    if not isinstance(model, nn.Module):
-        raise UsageError(f"expected a module to watch, found {type(model).__name__}")
-    if not isinstance(optimizer, torch.optim.Optimizer | None):
-        raise UsageError(f"optimizer is {kind_of(optimizer)}: expected a torch.optim.Optimizer")
-    if type(every) is not int or every < 1:
-        raise UsageError(f"every counts steps and is at least 1; got {every!r}")
-    if budget is not None and (type(budget) is not int or budget < 1):
-        raise UsageError(f"budget counts values and is at least 1, or None; got {budget!r}")
-    if on_finding not in ("warn", "stop", "ignore") and not callable(on_finding):
-        raise UsageError(f"on_finding is 'warn', 'stop', 'ignore' or a callable; got {on_finding!r}")
+    check_arguments(model, optimizer, every, budget, on_finding)
     return Watch(model, optimizer, every, budget, on_finding)
 
 
@@ -123,7 +116,8 @@ class Watch:
         self._bad: Transfer | None = None
         self._bad_before = 0
         self._window: Measurements = {}
-        self._history: dict[str, dict[str, dict[str, Thinned]]] = {}
+        self._history = History()
+        self._earlier: Observer | None = None
         self._active = self._attached = False
         self._forwards = self._seen = self._looks = 0
 
@@ -161,9 +155,7 @@ class Watch:
             hint = "Call it inside of `with normdoctor.watch(model) as w:`."
             raise UsageError("step() was called outside of the watch", hint=hint)
         if loss is not None:
-            if not isinstance(loss, Tensor | float | int):
-                raise UsageError(f"loss is {kind_of(loss)}: expected a tensor or a number")
-            self._losses.add(loss, self.steps)
+            self._losses.add(check_loss(loss), self.steps)
         looked = self._attached
         self._detach()
         self._modes.step()
@@ -176,18 +168,21 @@ class Watch:
 
     def measurements(self, *, all_ranks: bool = False) -> Measurements:
         """What was measured so far, see `report`. This reads from the device, so it waits for it."""
-        self._settle()
-        found = self._read(Transfer(self._tensors()).wait())
         if all_ranks:
-            found |= everywhere(self._observer, self._wrapper)
-        self._note_history(found)
+            demand_ranks()
+            found = together(self._measured)
+            self._join(found)
+        else:
+            found = self._measured()
+        self._history.note(found, self.steps)
         return found
 
     def report(self, *, min_confidence: str = "medium", all_ranks: bool = False) -> Report:
         """Judge what was measured so far, by the rules that rest on measurements.
 
-        With `all_ranks`, of activations and norms what all ranks of `torch.distributed` saw together, and
-        norms are compared between ranks: then all of them have to call it.
+        With `all_ranks`, of activations, norms, gradients and updates what all ranks of `torch.distributed`
+        saw together, and norms are compared between ranks. Then all of them have to call it, also one that
+        got fewer batches or none. Modes and losses are those of the rank itself.
         """
         check_confidence(min_confidence)
         measurements = self.measurements(all_ranks=all_ranks)
@@ -208,21 +203,30 @@ class Watch:
         long runs at most 64 points are kept, evenly spread. This reads from the device.
         """
         self._settle()
-        self._note_history(self.measurements())
+        self.measurements()
         kept = Transfer(self._gradients.history()).wait() if self._gradients.banks else []
-        found: dict[str, dict[str, dict[str, list[tuple[int, float]]]]] = {
-            need: {
-                site: {name: list(line.points) for name, line in lines.items()}
-                for site, lines in of_site.items()
-            }
-            for need, of_site in self._history.items()
-        }
+        found = self._history.points()
         found["gradients"] = self._gradients.series(kept)
         found["losses"] = {"loss": {"value": self._losses.points()}}
         return found
 
+    def _measured(self) -> Measurements:
+        self._settle()
+        return self._read(Transfer(self._tensors()).wait())
+
+    def _join(self, found: Measurements) -> None:
+        """Put what all ranks saw in the place of what this one did. Collective."""
+        observer = self._observer
+        if self._earlier is not None and observer.forwards < JUDGED[0]:
+            observer = self._earlier
+        batches = gathered(self._forwards + self._observer.forwards)
+        if sum(batches):
+            found |= everywhere(observer.collectors, self._gradients, self.model, self._wrapper)
+            found["run"] = {"source": "watch", "batches": sum(batches), "ranks": len(batches)}
+
     def _new_observer(self) -> Observer:
-        observer = Observer(self.model, planned(budget=self.budget))
+        # With a budget the origins of NaN are not traced, which would take memory for each forward.
+        observer = Observer(self.model, planned(budget=self.budget or sys.maxsize))
         observer.accepts = torch.is_grad_enabled
         return observer
 
@@ -279,7 +283,7 @@ class Watch:
 
         def judge(arrived: Transfer) -> Sequence[Finding]:
             measurements = self._read(arrived.wait())
-            self._note_history(measurements)
+            self._history.note(measurements, self.steps)
             if full:
                 needs = {collector.need for collector in self._observer.collectors}
                 self._window = {need: measurements[need] for need in needs if need in measurements}
@@ -295,7 +299,7 @@ class Watch:
         findings = judgement.collect()
         if self._observer.forwards >= WINDOW:
             self._forwards += self._observer.forwards
-            self._observer = self._new_observer()
+            self._earlier, self._observer = self._observer, self._new_observer()
             self._seen = self._looks = 0
         for alert in self._alerts.consider(findings, judgement.step):
             self._tell(alert.finding, alert.consequences, live=True)
@@ -332,21 +336,11 @@ class Watch:
         losses = measurements.get("losses", {}).get("loss", {})
         if losses.get("not_finite"):
             notes.append(f"the loss was not finite in {losses['not_finite']} of {losses['steps']} steps")
+        if self._observer.divided:
+            notes.append("outputs that are divided over ranks (DTensor) are not measured")
         if self._modes.compiled and self.every > 1:
             notes.append("the model is compiled in place: its modes are known of observed steps only")
         return notes
-
-    def _note_history(self, measurements: Measurements) -> None:
-        for need, sites in measurements.items():
-            if need in ("gradients", "updates", "losses", "run"):
-                continue
-            for site, figures in sites.items():
-                lines = self._history.setdefault(need, {}).setdefault(site, {})
-                for name, value in figures.items():
-                    if type(value) in (int, float) and name not in ("call", "order"):
-                        line = lines.setdefault(name, Thinned())
-                        if not line.points or line.points[-1][0] != self.steps:
-                            line.add(self.steps, float(value))
 
     def _tell(self, finding: Finding, consequences: Sequence[Finding], *, live: bool = False) -> None:
         if callable(self._on_finding):
@@ -386,6 +380,8 @@ class Watch:
             self._looks += 1
             self.observed += 1
             self._observer.looked(self._looks)
+        if self._observer.forwards >= JUDGED[0]:
+            self._earlier = None
 
     def _close(self) -> None:
         """Take everything off the model."""

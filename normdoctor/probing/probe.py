@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from types import MethodType
+from typing import Any, NamedTuple
 
 import msgspec
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from normdoctor.errors import TraceError, UsageError, brief, text_of
 from normdoctor.facts import Facts
 from normdoctor.loading.wrappers import unwrapped
+from normdoctor.probing import ranks
 from normdoctor.probing.data import BATCH_HINT, Arguments, Feed
 from normdoctor.probing.finite import leaves
 from normdoctor.probing.hooks import Collector, Observer
@@ -37,20 +40,30 @@ def measure(
     device: torch.device | None = None,
     training: bool | None = None,
     on_batch: OnBatch | None = None,
+    all_ranks: bool = False,
 ) -> Facts:
     """Add to the facts what rules need to know from `data`: a `Feed`, or what one is made of.
 
     The model runs without gradients, in the mode that it is in unless `training` says otherwise, on its own
     device unless another is given, and is left as it was. `source` says what the data are: `"data"` for the
     user's own, `"synthetic"` for made-up batches. `needs` are the measurements that are wanted, all when
-    None.
+    None. With `all_ranks` the figures are those over the batches of all ranks of `torch.distributed`: each
+    of them has to call this with its share, which may be empty.
     """
     feed = data if isinstance(data, Feed) else Feed(data, source=source)
     kept: list[Arguments] = []
     measured = probe(
-        model, feed, planned(needs), device=device, training=training, on_batch=on_batch, kept=kept
+        model,
+        feed,
+        planned(needs),
+        device=device,
+        training=training,
+        on_batch=on_batch,
+        kept=kept,
+        all_ranks=all_ranks,
     )
-    notes = [f"measured over {feed.told(measured['run']['batches'])}"]
+    told = feed.told(measured["run"]["batches"])
+    notes = [f"measured over {told}" + (f" on {measured['run']['ranks']} ranks" if all_ranks else "")]
     if refused := measured["run"].get("refused"):
         notes.append(f"{refused} of the batches left a BatchNorm one value a channel, which torch refuses")
     if bad := measured["run"].get("not_finite"):
@@ -64,6 +77,8 @@ def measure(
                 measured[study.need] = study.run(studied)
         except Exception as error:  # the user's forward, in a mode or on a batch that it was not made for
             notes.append(f"{study.need.replace('_', ' ')} could not be measured: {brief(error)}")
+    if all_ranks:
+        measured |= _first(measured, [study.need for study in studies(needs)])
     return msgspec.structs.replace(
         facts, measurements={**(facts.measurements or {}), **measured}, notes=(*facts.notes, *notes)
     )
@@ -79,6 +94,7 @@ def probe(
     training: bool | None = None,
     on_batch: OnBatch | None = None,
     kept: list[Arguments] | None = None,
+    all_ranks: bool = False,
 ) -> Measurements:
     """What collectors (all, when None) find in `model` over `data`, by need and site.
 
@@ -87,20 +103,61 @@ def probe(
     """
     feed = data if isinstance(data, Feed) else Feed(data, source=source)
     inner = unwrapped(model)
-    _demand_values(inner, device)
     observer = Observer(inner, planned() if collectors is None else collectors)
+
+    def work() -> Tally:
+        _demand_values(inner, device)
+        return _observed(observer, feed, device, training, on_batch, kept)
+
+    tally = ranks.together(work) if all_ranks else work()
+    tallies = ranks.gathered(tally) if all_ranks else [tally]
+    run: dict[str, Any] = {"source": feed.source}
+    for name, counts in zip(("batches", "refused", "not_finite"), zip(*tallies, strict=True), strict=False):
+        if name == "batches" or sum(counts):
+            run[name] = sum(counts)
+    if run["batches"] == 0:
+        first = next((one.refusal for one in tallies if one.refusal is not None), None)
+        raise first or UsageError(f"expected batches of data to measure on, found none in {feed.name}")
+    if feed.batch_size is not None:
+        run["batch_size"] = feed.batch_size
+    if not all_ranks:
+        return {**observer.read(), "run": run}
+    run["ranks"] = len(tallies)
+    return {**ranks.across(observer.collectors), "ranks": ranks.replicas(inner, model), "run": run}
+
+
+class Tally(NamedTuple):
+    """How many batches ran, were refused, held NaN or infinity; the first refusal."""
+
+    batches: int
+    refused: int
+    not_finite: int
+    refusal: TraceError | None
+
+
+def _observed(
+    observer: Observer,
+    feed: Feed,
+    device: torch.device | None,
+    training: bool | None,
+    on_batch: OnBatch | None,
+    kept: list[Arguments] | None,
+) -> Tally:
+    """Run the model over the batches, in a sandbox."""
+    model = observer.model
     count = bad = 0
     refusals: list[TraceError] = []
-    with sandbox(inner), torch.no_grad():
+    with sandbox(model), torch.no_grad():
         if device is not None:
-            inner.to(device)
+            model.to(device)
         if training is not None:
-            inner.train(training)
+            model.train(training)
+        _part(model)
         observer.attach()
         try:
-            for call in feed.calls(inner, device):
+            for call in feed.calls(model, device):
                 place = f"batch {count + len(refusals)} of {feed.name}"
-                if (refusal := feed_model(inner, call, place)) is not None:
+                if (refusal := feed_model(model, call, place)) is not None:
                     refusals.append(refusal)
                     continue
                 bad += not _is_finite(call)
@@ -111,18 +168,22 @@ def probe(
                     on_batch(count, feed.total)
         finally:
             observer.detach()
-    if count == 0 and refusals:
-        raise refusals[0]
-    if count == 0:
-        raise UsageError(f"expected batches of data to measure on, found none in {feed.name}")
-    run: dict[str, Any] = {"source": feed.source, "batches": count}
-    if refusals:
-        run["refused"] = len(refusals)
-    if bad:
-        run["not_finite"] = bad
-    if feed.batch_size is not None:
-        run["batch_size"] = feed.batch_size
-    return {**observer.read(), "run": run}
+    return Tally(count, len(refusals), bad, refusals[0] if refusals else None)
+
+
+def _part(model: nn.Module) -> None:
+    """Let each SyncBatchNorm normalize what it gets by itself: other ranks need not have as many batches."""
+    for module in model.modules():
+        if isinstance(module, nn.SyncBatchNorm):
+            module.forward = MethodType(_BatchNorm.forward, module)  # type: ignore[method-assign]
+
+
+def _first(measured: Measurements, needs: Sequence[str]) -> Measurements:
+    """What studies found on the first rank where they found anything, so that all ranks say the same."""
+    found: Measurements = {}
+    for share in ranks.gathered({need: measured[need] for need in needs if measured.get(need)}):
+        found = share | found
+    return found
 
 
 def _is_finite(call: Arguments) -> bool:

@@ -6,17 +6,21 @@ Everything here is collective: under `torch.distributed` all ranks of the group 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from normdoctor.errors import UsageError
-from normdoctor.probing.hooks import Collector, Observer, to_host
+from normdoctor.errors import NormDoctorError, UsageError, brief
+from normdoctor.probing.gradientranks import joined, share_of
+from normdoctor.probing.gradients import GradientCollector
+from normdoctor.probing.hooks import Collector, to_host
 from normdoctor.tracing.roles import kind_of_module
+
+T = TypeVar("T")
 
 #: A difference between ranks beyond this share of the largest value is one: replicas are bit-identical.
 TOLERANCE = 1e-6
@@ -49,12 +53,34 @@ def demand_ranks() -> None:
         )
 
 
-def everywhere(observer: Observer, wrapper: nn.Module) -> dict[str, dict[str, Any]]:
+def together(work: Callable[[], T]) -> T:
+    """The result of `work` on this rank, once it is done on all; raises on all where it raises on one.
+
+    So that no rank waits for one that will not come, what may fail is done in here, and what follows is not.
+    """
+    error: Exception | None = None
+    try:
+        found = work()
+    except Exception as raised:  # the user's code, or a wrong argument on this rank
+        error = raised
+    told = gathered(
+        None if error is None else (error.message if isinstance(error, NormDoctorError) else brief(error))
+    )
+    if error is not None:
+        raise error
+    for rank, message in enumerate(told):
+        if message is not None:
+            raise UsageError(f"rank {rank} could not take part: {message}")
+    return found
+
+
+def everywhere(
+    collectors: Sequence[Collector], gradients: GradientCollector, model: nn.Module, wrapper: nn.Module
+) -> dict[str, dict[str, Any]]:
     """The measurements of a watched training over all ranks; `wrapper` is what the user trains."""
-    demand_ranks()
-    found = across(observer.collectors)
-    found["ranks"] = replicas(observer.model, wrapper)
-    found["run"] = {"source": "watch", "batches": sum(gathered(observer.forwards))}
+    found = across(collectors)
+    found |= joined(gathered(share_of(gradients)))
+    found["ranks"] = replicas(model, wrapper)
     return found
 
 
@@ -71,8 +97,8 @@ def across(collectors: Sequence[Collector]) -> dict[str, dict[str, Any]]:
     """The figures of those collectors that can be joined, over what all ranks observed."""
     able = [one for one in collectors if isinstance(one, Joinable)]
     parts = gathered([one.packed() for one in able])
-    joined = [one.joined([part[place] for part in parts]) for place, one in enumerate(able)]
-    return {one.need: one.read(to_host(one.tensors()) if one.tensors() else []) for one in joined}
+    whole = [one.joined([part[place] for part in parts]) for place, one in enumerate(able)]
+    return {one.need: one.read(to_host(one.tensors()) if one.tensors() else []) for one in whole}
 
 
 def replicas(model: nn.Module, wrapper: nn.Module | None = None) -> dict[str, Any]:
@@ -85,8 +111,9 @@ def replicas(model: nn.Module, wrapper: nn.Module | None = None) -> dict[str, An
     named = list(_of_norms(model))
     layout = [(name, tuple(tensor.shape), str(tensor.dtype)) for name, _, _, tensor in named]
     everything = [(name, tuple(one.shape)) for name, one in model.named_parameters()]
-    marks = gathered(hashlib.sha256(repr((layout, everything)).encode()).hexdigest())
-    if len(set(marks)) > 1 or not named or size() == 1 or _sharded(model):
+    sharded = _sharded(model)
+    marks = gathered(hashlib.sha256(repr((layout, everything, sharded)).encode()).hexdigest())
+    if len(set(marks)) > 1 or not named or size() == 1 or sharded:
         return {}
     values = torch.cat([tensor.detach().double().flatten().cpu() for *_, tensor in named])
     clean, bad = torch.nan_to_num(values), torch.isnan(values).double()

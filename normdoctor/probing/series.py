@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -72,3 +75,31 @@ class Thinned:
             if self._seen % self._stride == 0:
                 self.points.append((step, value))
         self._seen += 1
+
+
+class History:
+    """Every number of measurements over the run, by need, site and statistic, thinned."""
+
+    #: Needs that keep a history of their own, on the device, and what is no measurement.
+    _ELSEWHERE = frozenset({"gradients", "updates", "losses", "run"})
+
+    def __init__(self) -> None:
+        self._lines: dict[str, dict[str, dict[str, Thinned]]] = {}
+
+    def note(self, measurements: Mapping[str, Mapping[str, Any]], step: int) -> None:
+        """Take in the measurements of one step; once a step."""
+        for need in measurements.keys() - self._ELSEWHERE:
+            for site, figures in measurements[need].items():
+                lines = self._lines.setdefault(need, {}).setdefault(site, {})
+                for name, value in figures.items():
+                    if type(value) in (int, float) and name not in ("call", "order"):
+                        line = lines.setdefault(name, Thinned())
+                        if not line.points or line.points[-1][0] != step:
+                            line.add(step, float(value))
+
+    def points(self) -> dict[str, dict[str, dict[str, list[tuple[int, float]]]]]:
+        """Points (step, value)."""
+        return {
+            need: {site: {name: list(line.points) for name, line in of.items()} for site, of in sites.items()}
+            for need, sites in self._lines.items()
+        }

@@ -38,6 +38,7 @@ class Source:
         batch_size: The batch size of the training, where it is stated.
         to_inputs: The user's `batch_to_inputs`.
         progress: Show on a terminal how far it is.
+        all_ranks: Measure over the data of all ranks of `torch.distributed`.
     """
 
     def __init__(
@@ -48,11 +49,13 @@ class Source:
         to_inputs: Callable[[Any], Any] | None = None,
         *,
         progress: bool = False,
+        all_ranks: bool = False,
     ) -> None:
         self.count = count
         self.batch_size = batch_size
         self.to_inputs = to_inputs
         self.progress = progress
+        self.all_ranks = all_ranks
         self.synthetic = isinstance(data, str) and data == SYNTHETIC
         self.name = "the data"
         self._imports: Imports | None = None
@@ -64,6 +67,8 @@ class Source:
             raise UsageError(
                 "batch_to_inputs has nothing to do on synthetic data", hint="Leave one of them out."
             )
+        if all_ranks and (data is None or self.synthetic):
+            raise UsageError("all_ranks=True needs data of each rank's own", hint="Pass data= as well.")
         if self._imports is not None or (data is not None and not self.synthetic):
             with self._active(), foreign_errors(self.name):
                 self.data = batches(data, self.name)
@@ -91,7 +96,14 @@ class Source:
         try:
             with kept_in_place(), self._active(), target.active(), contextlib.redirect_stdout(sys.stderr):
                 return measure(
-                    target.model, feed, facts, needs=needs, device=put_on, training=training, on_batch=shown
+                    target.model,
+                    feed,
+                    facts,
+                    needs=needs,
+                    device=put_on,
+                    training=training,
+                    on_batch=shown,
+                    all_ranks=self.all_ranks,
                 )
         finally:
             if shown is not None:

@@ -1,0 +1,67 @@
+"""What a watch is given: checked at once, and said in one sentence what is wrong with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from normdoctor.errors import UsageError, kind_of
+
+
+def check_arguments(model: Any, optimizer: Any, every: Any, budget: Any, on_finding: Any) -> None:
+    """Raise UsageError for arguments of `watch` that cannot be meant."""
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"expected a module to watch, found {type(model).__name__}")
+    if not isinstance(optimizer, torch.optim.Optimizer | None):
+        raise UsageError(f"optimizer is {kind_of(optimizer)}: expected a torch.optim.Optimizer")
+    if type(every) is not int or every < 1:
+        raise UsageError(f"every counts steps and is at least 1; got {every!r}")
+    if budget is not None and (type(budget) is not int or budget < 1):
+        raise UsageError(f"budget counts values and is at least 1, or None; got {budget!r}")
+    if not (callable(on_finding) or (isinstance(on_finding, str) and on_finding in ON_FINDING)):
+        raise UsageError(f"on_finding is 'warn', 'stop', 'ignore' or a callable; got {on_finding!r}")
+    if isinstance(on_finding, type):
+        raise UsageError(f"on_finding is the class {on_finding.__name__}: expected a function of a finding")
+    if optimizer is not None:
+        _check_optimizer(model, optimizer)
+
+
+#: What to do with a finding, by name.
+ON_FINDING = ("warn", "stop", "ignore")
+
+
+def _check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """An optimizer trains something of the model, unless one of them has no parameters at all.
+
+    FSDP1 and in-place surgery may exchange a model's parameters after the optimizer was made: then the
+    optimizer trains nothing of it, and the training is broken as well.
+    """
+    own = {id(one) for one in model.parameters()}
+    given = {id(one) for group in optimizer.param_groups for one in group["params"]}
+    if own and given and not own & given:
+        raise UsageError(
+            f"the optimizer ({type(optimizer).__name__}) trains no parameter of the model that is watched",
+            hint="Pass the optimizer of this model, made after model.to(device) and after all wrappers; "
+            "or leave it out: its steps are seen anyway.",
+        )
+
+
+def check_loss(loss: Any) -> Tensor | float:
+    """A loss that `step` is given: one number, as a Tensor without other values or as a plain one."""
+    if isinstance(loss, bool) or not isinstance(loss, Tensor | float | int):
+        hint = "Pass the tensor of one number that backward() was called on, or loss.item()."
+        raise UsageError(f"loss is {kind_of(loss)}: expected a tensor or a number", hint=hint)
+    if not isinstance(loss, Tensor):
+        try:
+            return float(loss)
+        except OverflowError:
+            raise UsageError("loss is a whole number beyond the largest float") from None
+    if loss.is_complex() or loss.dtype == torch.bool:
+        raise UsageError(f"loss is a tensor of {loss.dtype}: expected real numbers")
+    if loss.numel() == 0:
+        raise UsageError(f"loss is a tensor of shape {tuple(loss.shape)}, which holds no number")
+    if loss.layout != torch.strided:
+        raise UsageError(f"loss is a tensor of layout {loss.layout}: expected a dense one")
+    return loss
