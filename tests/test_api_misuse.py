@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from torch import nn
@@ -126,6 +127,16 @@ TABLE: dict[str, tuple[Callable[[], Any], type[NormDoctorError], list[str]]] = {
         UsageError,
         ["batch 0 of the data cannot be put on cpu"],
     ),
+    "data: no samples": (
+        wrong(check, net(), X, data=[X, X[:0]]),
+        UsageError,
+        ["batch 1 of the data is empty: it was called with float32 (0, 3, 8, 8)"],
+    ),
+    "data: odd dict": (
+        wrong(check, net(), X, data=[{"x": X, "y": 1}]),
+        TraceError,
+        ["on batch 0 of the data", "a dict of x, y"],
+    ),
     "batches: too many": (wrong(check, net(), X, data=[X], batches=10**20), UsageError, ["of at most"]),
     "batch_size: huge": (
         wrong(check, net(), X, data="synthetic", batch_size=10**14),
@@ -185,6 +196,29 @@ TABLE: dict[str, tuple[Callable[[], Any], type[NormDoctorError], list[str]]] = {
     ),
     "step outside": (lambda: watch(net()).step(), UsageError, ["outside of the watch", "with normdoctor"]),
     "step: a text": (wrong(step, "abc"), UsageError, ["loss is a str ('abc')", "a tensor or a number"]),
+    "step: complex": (wrong(step, torch.tensor(1j)), UsageError, ["complex64: expected real numbers"]),
+    "step: truth": (wrong(step, True), UsageError, ["loss is a bool (True)"]),
+    "step: a mask": (wrong(step, torch.tensor(True)), UsageError, ["torch.bool: expected real numbers"]),
+    "step: nothing": (wrong(step, torch.empty(0)), UsageError, ["shape (0,), which holds no number"]),
+    "step: sparse": (wrong(step, torch.eye(2).to_sparse()), UsageError, ["expected a dense one"]),
+    "step: a huge number": (wrong(step, 10**400), UsageError, ["beyond the largest float"]),
+    "step: a dict": (wrong(step, {"loss": X}), UsageError, ["loss is a dict", "that backward() was called"]),
+    "every: True": (wrong(watch, net(), every=True), UsageError, ["counts steps", "got True"]),
+    "every: NaN": (wrong(watch, net(), every=float("nan")), UsageError, ["counts steps", "got nan"]),
+    "budget: negative": (wrong(watch, net(), budget=-1), UsageError, ["counts values", "got -1"]),
+    "budget: NaN": (wrong(watch, net(), budget=float("nan")), UsageError, ["counts values", "got nan"]),
+    "on_finding: a list": (wrong(watch, net(), on_finding=["warn"]), UsageError, ["or a callable"]),
+    "on_finding: a class": (wrong(watch, net(), on_finding=Exception), UsageError, ["the class Exception"]),
+    "optimizer of another model": (
+        wrong(watch, net(), torch.optim.SGD(net().parameters(), 0.1)),
+        UsageError,
+        ["(SGD) trains no parameter of the model that is watched", "Pass the optimizer of this model"],
+    ),
+    "watch: lazy": (
+        wrong(watch, nn.Sequential(nn.LazyLinear(4))),
+        UsageError,
+        ["`0.weight` belongs to a lazy module", "Run the model once"],
+    ),
     "step: a list": (wrong(step, [1, 2]), UsageError, ["loss is a list ([1, 2])"]),
     "watch twice": (entered_twice, UsageError, ["already running", "Make a second one"]),
 }
@@ -219,7 +253,127 @@ def test_a_watch_on_meta() -> None:
     with watch(model, every=1, on_finding="ignore") as watched:
         model(X.to("meta"))
         watched.step()
+        watched.step(torch.ones((), device="meta"))
     assert watched.observed == 1
+    assert watched.history()["losses"] == {"loss": {"value": []}}
+
+
+@pytest.mark.parametrize(
+    "loss", [None, 1, 2.0, float("nan"), torch.tensor(3), torch.ones(4), torch.ones(2, 2)]
+)
+def test_losses_that_are_taken(loss: Any) -> None:
+    model = net()
+    with watch(model, every=1, on_finding="ignore") as watched:
+        for _ in range(2):
+            model(X).sum().backward()
+            watched.step(loss)
+    points = watched.history()["losses"]["loss"]["value"]
+    assert len(points) == (0 if loss is None else 2)
+    not_finite = any("not finite in 2 of 2" in note for note in watched.report().targets[0].notes)
+    assert not_finite == (isinstance(loss, float) and loss != loss)  # noqa: PLR0124
+
+
+@pytest.mark.parametrize("kind", ["part", "two models", "none of its own"])
+def test_optimizers_that_are_taken(kind: str) -> None:
+    model, other = net(), net()
+    parameters = {
+        "part": list(model[0].parameters()),  # type: ignore[index]
+        "two models": [*model.parameters(), *other.parameters()],
+        "none of its own": list(other.parameters()),
+    }[kind]
+    watch(nn.ReLU() if kind == "none of its own" else model, torch.optim.SGD(parameters, 0.1))
+
+
+def test_watches_in_each_other_and_one_after_the_other() -> None:
+    model = net()
+    with (
+        watch(model, every=1, on_finding="ignore") as outer,
+        watch(model, every=2, on_finding="ignore") as inner,
+        watch(model[0], every=1, on_finding="ignore") as part,  # type: ignore[index]
+    ):
+        for _ in range(4):
+            model(X).sum().backward()
+            for one in (part, inner, outer):
+                one.step()
+    assert [outer.observed, inner.observed, part.observed] == [4, 2, 4]
+    with outer:
+        model(X).sum().backward()
+        outer.step()
+    assert (outer.steps, outer.observed) == (5, 5)
+    assert not any(one._forward_hooks or one._forward_pre_hooks for one in model.modules())
+
+
+def test_a_callback_that_raises() -> None:
+    model = net()
+    with torch.no_grad():
+        model[0].bias.fill_(float("nan"))  # type: ignore[index, union-attr, operator]
+
+    def mine(finding: Any) -> None:
+        raise LookupError(finding.code)
+
+    def train() -> None:
+        with watch(model, every=1, on_finding=mine) as watched:
+            for _ in range(12):
+                model(X).sum().backward()
+                watched.step()
+
+    with pytest.raises(LookupError, match="ND"):
+        train()
+    assert not any(one._forward_hooks or one._forward_pre_hooks for one in model.modules())
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_steps_without_a_forward(steps: int) -> None:
+    with watch(net(), every=1, on_finding="ignore") as watched:
+        for _ in range(steps):
+            watched.step()
+    report = watched.report()
+    assert "no forward of the model was seen" in " ".join(report.targets[0].notes)
+    assert set(report.counts()) <= {"skipped", "passed"}
+
+
+def threshold(value: Any) -> Any:
+    from normdoctor.rules.measured.dead_units import DeadUnits
+
+    return DeadUnits({"warning": value})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1])
+def test_thresholds_are_numbers(value: float) -> None:
+    with pytest.raises(msgspec.ValidationError, match="`warning` is"):
+        threshold(value)
+    assert threshold(0.5).options.warning == 0.5
+
+
+COMMANDS = {
+    "--data pkg:nothing": 2,
+    "--data synthetic --batches 0": 2,
+    "--data synthetic --batches nan": 2,
+    "--data synthetic --batch-size -1": 2,
+    "--data data.py:raises": 2,
+    "--data data.py:empty": 2,
+    "--data data.py:odd": 2,
+    "--data data.py:none": 2,
+    "--data data.py:good": 0,
+}
+
+
+@pytest.mark.parametrize("arguments", COMMANDS)
+def test_exit_codes(arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from normdoctor.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    Path("model.py").write_text("from torch import nn\nmodel = nn.Sequential(nn.Linear(4, 4), nn.Tanh())\n")
+    Path("data.py").write_text(
+        "import torch\n\ndef raises():\n    yield torch.ones(2, 4)\n    raise OSError('gone')\n\n"
+        "empty = []\nodd = [None]\nnone = None\ngood = [torch.randn(8, 4) for _ in range(3)]\n"
+    )
+    command = ["check", "model.py:model", "--input", "2,4", "--select", "ND6", *arguments.split()]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == COMMANDS[arguments], result.output
+    assert "Traceback" not in result.output
 
 
 #: Models that do not run are reported, with what their modules alone tell.

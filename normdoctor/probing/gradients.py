@@ -118,7 +118,7 @@ class GradientCollector:
                 )
                 found["updates"][one.name] = update_figures(one, tables[:, :, column], counts[:, column])
         names = [one.name for one in self.parameters]
-        return {need: {name: of[name] for name in names} for need, of in found.items()}
+        return {need: {name: of[name] for name in names if name in of} for need, of in found.items()}
 
     def series(self, values: Sequence[Tensor]) -> dict[str, dict[str, list[tuple[int, float]]]]:
         """Gradient norm and update ratio of each parameter over the whole run, thinned."""
@@ -135,7 +135,7 @@ class GradientCollector:
                         if math.isfinite(ratio)
                     ],
                 }
-        return {one.name: found[one.name] for one in self.parameters}
+        return {one.name: found[one.name] for one in self.parameters if one.name in found}
 
     def places(self) -> dict[int, int]:
         """The place of each parameter, counted from the input, as far as a backward told."""

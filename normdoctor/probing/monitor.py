@@ -150,12 +150,15 @@ class Watch:
                     self._tell(finding, ())
 
     def step(self, loss: Tensor | float | None = None) -> None:
-        """Say that a step is over. A `loss` is checked to be finite, without waiting for its value."""
+        """Say that a step is over. A `loss` is checked to be finite, without waiting for its value.
+
+        Of losses of several values (one for each sample) the history holds the mean.
+        """
         if not self._active:
             hint = "Call it inside of `with normdoctor.watch(model) as w:`."
             raise UsageError("step() was called outside of the watch", hint=hint)
-        if loss is not None:
-            self._losses.add(check_loss(loss), self.steps)
+        if loss is not None and (known := check_loss(loss)) is not None:
+            self._losses.add(known, self.steps)
         looked = self._attached
         self._detach()
         self._modes.step()

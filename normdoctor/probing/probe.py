@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MethodType
 from typing import Any, NamedTuple
 
@@ -157,6 +157,7 @@ def _observed(
         try:
             for call in feed.calls(model, device):
                 place = f"batch {count + len(refusals)} of {feed.name}"
+                _demand_samples(call, place)
                 if (refusal := feed_model(model, call, place)) is not None:
                     refusals.append(refusal)
                     continue
@@ -184,6 +185,13 @@ def _first(measured: Measurements, needs: Sequence[str]) -> Measurements:
     for share in ranks.gathered({need: measured[need] for need in needs if measured.get(need)}):
         found = share | found
     return found
+
+
+def _demand_samples(call: Arguments, place: str) -> None:
+    """Raise UsageError where the first tensor of a batch is empty: nothing is measured on it."""
+    first = next((value for value in leaves(call) if isinstance(value, Tensor)), None)
+    if first is not None and not first.numel():
+        raise UsageError(f"{place} is empty: it was called with {_told(first)}", hint=BATCH_HINT)
 
 
 def _is_finite(call: Arguments) -> bool:
@@ -228,6 +236,8 @@ def _told(value: Any) -> str:
     """One argument in few words: `float32 (2, 3)`."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__} of {', '.join(map(str, value)) or 'nothing'}"[:80]
     if isinstance(value, list | tuple):
         return f"{type(value).__name__} of {len(value)}"
     return type(value).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
@@ -41,6 +42,15 @@ class Mark(NamedTuple):
     """How far counts had come: of shape (5, units) on each device, and batches of each site."""
 
     counts: dict[torch.device, Tensor]
+    batches: dict[Hashable, int]
+
+
+class Share(NamedTuple):
+    """What one rank has collected, on the host: its sites, and by device totals and counts at the mark."""
+
+    sites: dict[SiteKey, dict[str, Any]]
+    ledgers: list[Packed]
+    marks: list[Tensor | None]
     batches: dict[Hashable, int]
 
 
@@ -147,8 +157,8 @@ class UnitCollector:
         found = {}
         for key, site in self._sites.items():
             device = site["device"]
-            ledger = self._ledgers[device]
-            if key not in ledger.uneven and (batches := ledger.batches.get(key)):
+            ledger = self._ledgers.get(device)
+            if ledger is not None and key not in ledger.uneven and (batches := ledger.batches.get(key)):
                 start, units = ledger.slots[key]
                 rows = of_device[device][:, start : start + units]
                 before = self._marks[0].batches.get(key, 0)
@@ -163,19 +173,36 @@ class UnitCollector:
                 }
         return found
 
-    def packed(self) -> tuple[dict[SiteKey, dict[str, Any]], list[Packed]]:
+    def packed(self) -> Share:
         """What it has collected, for another rank."""
-        return self._sites, [ledger.packed() for ledger in self._ledgers.values()]
+        marks = [self._marks[0].counts.get(device) for device in self._ledgers]
+        return Share(
+            self._sites,
+            [ledger.packed() for ledger in self._ledgers.values()],
+            [None if counts is None else counts.cpu().double() for counts in marks],
+            self._marks[0].batches,
+        )
 
-    def joined(self, parts: Sequence[tuple[dict[SiteKey, dict[str, Any]], list[Packed]]]) -> UnitCollector:
+    def joined(self, parts: Sequence[Share]) -> UnitCollector:
         """A collector that has seen what each of the parts has."""
         made, host = UnitCollector(self.budget), torch.device("cpu")
         ledger = made._ledgers[host] = Ledger()
-        for sites, ledgers in parts:
-            for key, site in sites.items():
+        before: Counter[Hashable] = Counter()
+        for part in parts:
+            for key, site in part.sites.items():
                 made._sites.setdefault(key, {**site, "device": host, "order": len(made._sites)})
-            for one in ledgers:
+            for one in part.ledgers:
                 ledger.join(one)
+            before.update(part.batches)
+        if ledger.total is not None and before:
+            marked = torch.zeros_like(_counts(ledger.total))
+            pairs = [pair for part in parts for pair in zip(part.ledgers, part.marks, strict=True)]
+            for one, counts in pairs:
+                for place, (start, units) in one.slots.items() if counts is not None else ():
+                    slot = ledger.slots[place]
+                    if counts is not None and start < counts.shape[1] and slot.units == units:
+                        marked[:, slot.start : slot.start + units] += counts[:, start : start + units]
+            made._marks[0] = Mark({host: marked}, dict(before))
         return made
 
     def _add(

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from normdoctor.errors import UsageError, kind_of
 
@@ -14,6 +15,11 @@ def check_arguments(model: Any, optimizer: Any, every: Any, budget: Any, on_find
     """Raise UsageError for arguments of `watch` that cannot be meant."""
     if not isinstance(model, nn.Module):
         raise UsageError(f"expected a module to watch, found {type(model).__name__}")
+    if (lazy := next((name for name, one in model.named_parameters() if is_lazy(one)), None)) is not None:
+        raise UsageError(
+            f"`{lazy}` belongs to a lazy module and does not exist yet, so it cannot be watched",
+            hint="Run the model once on a batch before it is watched.",
+        )
     if not isinstance(optimizer, torch.optim.Optimizer | None):
         raise UsageError(f"optimizer is {kind_of(optimizer)}: expected a torch.optim.Optimizer")
     if type(every) is not int or every < 1:
@@ -48,8 +54,8 @@ def _check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None
         )
 
 
-def check_loss(loss: Any) -> Tensor | float:
-    """A loss that `step` is given: one number, as a Tensor without other values or as a plain one."""
+def check_loss(loss: Any) -> Tensor | float | None:
+    """A loss that `step` is given, as a tensor or a plain number; None for one on meta, without a value."""
     if isinstance(loss, bool) or not isinstance(loss, Tensor | float | int):
         hint = "Pass the tensor of one number that backward() was called on, or loss.item()."
         raise UsageError(f"loss is {kind_of(loss)}: expected a tensor or a number", hint=hint)
@@ -64,4 +70,4 @@ def check_loss(loss: Any) -> Tensor | float:
         raise UsageError(f"loss is a tensor of shape {tuple(loss.shape)}, which holds no number")
     if loss.layout != torch.strided:
         raise UsageError(f"loss is a tensor of layout {loss.layout}: expected a dense one")
-    return loss
+    return None if loss.is_meta else loss

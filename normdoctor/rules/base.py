@@ -8,6 +8,7 @@ metadata; `check` is its logic, a pure function of the facts.
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -27,7 +28,21 @@ REQUIREMENTS = frozenset({"graph", "weights", "loss", "optimizer", "reference"})
 
 
 class RuleOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of a rule's options: subclass it inside the rule, with a default for every field."""
+    """Base of a rule's options: subclass it inside the rule, with a default for every field.
+
+    Numbers are finite, and negative only where the default is.
+    """
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no threshold can be."""
+        for name, default in zip(self.__struct_fields__, self.__struct_defaults__, strict=True):
+            value = getattr(self, name)
+            if type(value) not in (int, float):
+                continue
+            if not math.isfinite(value):
+                raise ValueError(f"`{name}` is {value}: expected a finite number")
+            if value < 0 and not (type(default) in (int, float) and default < 0):
+                raise ValueError(f"`{name}` is {value}: expected a number of at least 0")
 
 
 class Rule:

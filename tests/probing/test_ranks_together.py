@@ -83,7 +83,7 @@ def trained(model, data, wrapper=None, optimizer=None, every=1, joined=False):
 
 net = Net()
 ddp = DistributedDataParallel(net, find_unused_parameters=True, broadcast_buffers=False)
-found["ddp"] = plain(trained(net, batches(rank), ddp).measurements(all_ranks=True))
+found["ddp"] = plain(trained(net, batches(rank, 20), ddp).measurements(all_ranks=True))
 
 net = Net()
 ddp = DistributedDataParallel(net, find_unused_parameters=True, broadcast_buffers=False)
@@ -165,7 +165,8 @@ def trained(steps):
             w.step()
     return plain(w.measurements())
 
-found["both"] = trained(list(zip(batches(0), batches(1))))
+found["both"] = trained(list(zip(batches(0, 20), batches(1, 20))))
+found["few"] = trained(list(zip(batches(0), batches(1))))
 found["first"] = trained([[x] for x in batches(0)])
 net = Net().eval()
 found["check"] = checked(net, batches(0) + batches(1), select=["ND6", "ND7"])
@@ -235,7 +236,7 @@ def test_ranks_of_ddp_are_one_process(found, rank, need):
     # DistributedDataParallel finishes gradients in buckets, so their order need not be that of the layers.
     assert_close(without(both, "place"), without(one, "place"), need, rel=1e-4)
     if need == "gradients":
-        assert both["fc1.weight"]["seen"] == 4
+        assert both["fc1.weight"]["seen"] == 20
         assert both["fc1.weight"]["norms"][0] > 0
         assert (both["frozen"]["seen"], both["unused.weight"]["optimized"]) == (0, True)
 
@@ -263,7 +264,7 @@ def test_a_rank_without_batches(found, rank):
 @pytest.mark.parametrize("rank", RANKS)
 def test_shards_add_up(found, rank):
     """Each rank holds half of each parameter; norms are those of the whole."""
-    shards, one = found[rank]["shards"], found["one"]["both"]
+    shards, one = found[rank]["shards"], found["one"]["few"]
     assert shards["gradients"].keys() == one["gradients"].keys()
     for name, figures in one["gradients"].items():
         whole = shards["gradients"][name]
