@@ -10,7 +10,6 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from normdoctor.probing.calls import version_of
 from normdoctor.probing.hooks import Hook, in_backward
+from normdoctor.probing.modecounts import Gap, Norm
 from normdoctor.probing.passes import expands, running
 from normdoctor.probing.prints import Prints
 
@@ -33,79 +33,6 @@ MODEL = ":model"
 #: How many forwards of one step are told apart, and how many paths are kept as examples.
 _MOST_FORWARDS = 64
 _MOST_PATHS = 64
-
-
-@dataclass
-class _Norm:
-    """A BatchNorm, or a module with running statistics of its own, and how often it ran in which mode."""
-
-    path: str
-    module: nn.Module
-    momentum: float | None
-    initially: bool
-    training: bool
-    train_steps: int = 0
-    eval_steps: int = 0
-    eval_run: int = 0
-    recomputed: int = 0
-    penalized: int = 0
-
-    @property
-    def moves(self) -> bool:
-        """Would a forward in train mode move running statistics?"""
-        return bool(running(self.module)) and getattr(self.module, "momentum", None) != 0
-
-    def figures(self) -> dict[str, Any]:
-        """What is known of it, as plain data."""
-        return {
-            "module": self.path,
-            "kind": "batch_norm",
-            "role": "norm",
-            "call": 0,
-            "trainable": any(one.requires_grad for one in self.module.parameters(recurse=False)),
-            "moves": self.moves,
-            "initially": self.initially,
-            "training": self.training,
-            "train_steps": self.train_steps,
-            "eval_steps": self.eval_steps,
-            "eval_run": self.eval_run,
-            "recomputed": self.recomputed,
-            "penalized": self.penalized,
-        }
-
-
-@dataclass
-class _Gap:
-    """What was seen since the last step.
-
-    `blind` counts forwards in train mode without gradients, `probed` those with gradients of an input that
-    is no result of anything: what an attack or a saliency map asks for. `again`: a tensor came a second time.
-    """
-
-    forwards: int = 0
-    eval_forwards: int = 0
-    blind: int = 0
-    whole: int = 0
-    probed: int = 0
-    again: bool = False
-    expands: bool = False
-    inference: bool = False
-    same: bool = False
-    recalibrates: bool = False
-    repeated: bool = False
-    modes: dict[int, bool] = field(default_factory=dict)
-    recomputed: set[int] = field(default_factory=set)
-    penalized: set[int] = field(default_factory=set)
-    last_norm: int = -1
-
-    @property
-    def evaluates(self) -> bool:
-        """May what ran without gradients have been an evaluation?
-
-        A single pass of a generator, or of a part of the model, is none: it makes what others train on.
-        """
-        alone = self.blind == 1 and (self.expands or not self.whole)
-        return self.blind > 0 and not self.recalibrates and not alone
 
 
 class ModeTracker:
@@ -123,16 +50,19 @@ class ModeTracker:
         self.on_forward = on_forward
         self.paused = self.observed = self.half = False
         self.prints = Prints()
-        self.norms: list[_Norm] = []
+        self.norms: list[Norm] = []
         self.dropouts: list[tuple[str, _DropoutNd]] = []
+        self.layers: list[nn.Module] = []
         self.steps = self.train_steps = self.eval_steps = self.eval_run = 0
+        self.lapses = self.lapsed = 0
+        self._lapse = False
         self.blind_steps = self.blind_forwards = self.evaluations = 0
         self.same = self.inference = self.repeated = 0
         self.forwards: Counter[int] = Counter()
         self.first_evaluation: int | None = None
         self.live: list[str] = []
         self.initially = model.training
-        self._gap = _Gap()
+        self._gap = Gap()
         self._depth = 0
         self._grad, self._penalty = True, False
         self._blind_inputs: list[weakref.ref[Tensor]] = []
@@ -153,14 +83,17 @@ class ModeTracker:
 
     def attach(self) -> None:
         """Put the hooks on."""
-        self.initially = self.model.training
         modules = list(self.model.named_modules())
         self.norms = [
-            _Norm(path, one, getattr(one, "momentum", None), one.training, one.training)
+            Norm(path, one, getattr(one, "momentum", None), one.training, one.training)
             for path, one in modules
             if isinstance(one, _BatchNorm) or running(one)
         ]
         self.dropouts = [(path, one) for path, one in modules if isinstance(one, _DropoutNd) and one.p > 0]
+        self.layers = [
+            one for path, one in modules if path and next(one.parameters(recurse=False), None) is not None
+        ]
+        self.initially = not self._evaluating(live=self._live())
         for root in self.roots:
             self._handles += [
                 root.register_forward_pre_hook(Hook(self._enter), with_kwargs=True),
@@ -180,7 +113,7 @@ class ModeTracker:
 
     def step(self) -> None:
         """A step is over: sum up what was seen since the last one."""
-        gap, self._gap = self._gap, _Gap()
+        gap, self._gap = self._gap, Gap()
         self.steps += 1
         self._depth = 0
         self._close(gap)
@@ -193,7 +126,7 @@ class ModeTracker:
         in_eval = gap.eval_forwards == gap.forwards
         self.eval_steps += in_eval
         self.train_steps += not in_eval
-        self.eval_run = self.eval_run + 1 if in_eval else 0
+        self._count_run(gap, in_eval=in_eval)
         for place, training in gap.modes.items():
             norm = self.norms[place]
             norm.training = training
@@ -204,6 +137,15 @@ class ModeTracker:
             self.norms[place].recomputed += 1
         for place in gap.penalized:
             self.norms[place].penalized += 1
+
+    def _count_run(self, gap: Gap, *, in_eval: bool) -> None:
+        """Count steps in eval mode in a row. A lapse begins with an evaluation and ends with train mode."""
+        if in_eval and not self.eval_run:
+            self._lapse = gap.evaluated and self.train_steps > 0
+        elif not in_eval and self.eval_run and self._lapse:
+            self.lapses += 1
+            self.lapsed += self.eval_run
+        self.eval_run = self.eval_run + 1 if in_eval else 0
 
     def tensors(self) -> list[Tensor]:
         """What to copy to the host."""
@@ -223,6 +165,8 @@ class ModeTracker:
             "train_steps": self.train_steps,
             "eval_steps": self.eval_steps,
             "eval_run": self.eval_run,
+            "lapses": self.lapses,
+            "lapsed": self.lapsed,
             "dropouts": [path for path, _ in self.dropouts[:_MOST_PATHS]],
             "blind_steps": self.blind_steps + (gap.blind > 0),
             "blind_forwards": self.blind_forwards + gap.blind,
@@ -238,7 +182,7 @@ class ModeTracker:
         }
         return {MODEL: model} | {norm.path: norm.figures() for norm in self.norms}
 
-    def _scored(self, gap: _Gap) -> int:
+    def _scored(self, gap: Gap) -> int:
         """Forwards in train mode without gradients, where nothing else runs: no step, no gradient."""
         if self.steps or gap.forwards or not gap.evaluates or gap.expands:
             return 0
@@ -263,7 +207,7 @@ class ModeTracker:
             self._blind(gap, first, live=live)
             return
         gap.forwards += 1
-        gap.eval_forwards += not self.model.training
+        gap.eval_forwards += self._evaluating(live=live)
         self._penalty = any(one.requires_grad and one.is_floating_point() for one in tensors)
         if live and self.model.training and any(one.requires_grad and one.is_leaf for one in tensors):
             gap.probed += 1
@@ -318,8 +262,9 @@ class ModeTracker:
         elif not training:
             gap.recalibrates = gap.recalibrates or gap.blind > 0
 
-    def _blind(self, gap: _Gap, first: Tensor | None, *, live: bool) -> None:
+    def _blind(self, gap: Gap, first: Tensor | None, *, live: bool) -> None:
         """A forward without gradients."""
+        gap.evaluated = gap.evaluated or self._evaluating(live=live)
         if not live or not self.model.training:
             # Train mode without gradients and then eval mode: statistics were recalibrated.
             gap.recalibrates = gap.recalibrates or gap.blind > 0
@@ -344,7 +289,7 @@ class ModeTracker:
             paths = [norm.path for norm in self.norms if norm.module.training and norm.moves]
             self.live = (paths or [path for path, one in self.dropouts if one.training])[:_MOST_PATHS]
 
-    def _note_batch(self, gap: _Gap, first: Tensor | None) -> None:
+    def _note_batch(self, gap: Gap, first: Tensor | None) -> None:
         """Has this batch been through the model since the last step? Only where statistics move."""
         if first is None or not any(norm.module.training and norm.moves for norm in self.norms):
             return
@@ -361,7 +306,13 @@ class ModeTracker:
         norms, dropouts = self.norms, self.dropouts
         return any(one.module.training for one in norms) or any(one.training for _, one in dropouts)
 
-    def _close(self, gap: _Gap) -> None:
+    def _evaluating(self, *, live: bool) -> bool:
+        """Is the model in eval mode, or all layers of it inside of a wrapper that is not?"""
+        if not self.model.training:
+            return True
+        return bool(self.layers) and not live and not any(one.training for one in self.layers)
+
+    def _close(self, gap: Gap) -> None:
         self._earlier_inputs, self._blind_inputs = self._blind_inputs or self._earlier_inputs, []
         if not gap.blind:
             return

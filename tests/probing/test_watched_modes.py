@@ -369,6 +369,75 @@ def test_training_in_eval_mode(make, every):
     assert finding.evidence["train_steps"] == 4
 
 
+@each
+def test_evaluations_in_the_middle_of_epochs_leave_eval_mode_on(make):
+    """The next epoch calls train() again, also the last one."""
+    loop = Loop(make())
+    with loop.watch:
+        for _ in range(3):
+            loop.model.train()
+            loop.step(times=4)
+            loop.model.eval()
+            evaluate(loop.model)
+            loop.step(times=3)
+        loop.model.train()
+        loop.step(times=4)
+    (finding,) = [f for f in loop.watch.report().findings if f.code == "ND711"]
+    assert finding.evidence["lapsed"] == 9
+    assert "3 times" in finding.message
+
+
+def test_phases_in_eval_mode_on_purpose_are_silent():
+    """No evaluation comes before them."""
+    loop = Loop(sequential())
+    with loop.watch:
+        for _ in range(3):
+            loop.model.train()
+            loop.step(times=4)
+            loop.model.eval()
+            loop.step(times=4)
+        loop.model.train()
+        loop.step(times=4)
+    assert "ND711" not in loop.codes()
+
+
+class Wrapper(nn.Module):
+    """Holds the net that an evaluation sets to eval mode, and stays in train mode itself."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x)
+
+
+@each
+def test_a_net_inside_of_a_wrapper_is_left_in_eval_mode(make):
+    loop = Loop(Wrapper(make()))
+    with loop.watch:
+        loop.step(times=5)
+        loop.model.net.eval()
+        evaluate(loop.model)
+        loop.step(times=5)
+    assert "ND711" in loop.codes()
+
+
+def test_a_part_in_eval_mode_and_a_net_that_never_trained_are_silent():
+    part, whole = Loop(sequential()), Loop(Wrapper(sequential().eval()))
+    with part.watch:
+        part.step(times=5)
+        part.model.eval()
+        evaluate(part.model)
+        part.model.train()
+        part.model[1].eval()  # from here on its statistics are frozen
+        part.step(times=5)
+    with whole.watch:
+        whole.step(times=5)
+    assert not part.codes()
+    assert not whole.codes()
+
+
 def test_evaluated_before_the_first_step():
     loop = Loop(sequential())
     with loop.watch:

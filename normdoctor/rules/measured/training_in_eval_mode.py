@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
@@ -16,7 +17,8 @@ class TrainingInEvalMode(base.Rule):
     ## What it does
     Follows the modes of a watched training and says so when the last three steps or more were made with
     the whole model in eval mode, and the model was in train mode at an earlier step or when the watch
-    began. The BatchNorms (or, without any, the dropout layers) that changed their mode are named.
+    began; or when such steps came behind an evaluation in eval mode, and before others in train mode. The
+    BatchNorms (or, without any, the dropout layers) that changed their mode are named.
 
     BatchNorms that are in eval mode inside of a model in train mode are frozen on purpose, and silent, also
     when that begins late; so is a model that never was in train mode.
@@ -101,14 +103,17 @@ class TrainingInEvalMode(base.Rule):
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Judge the last steps by what was before."""
         run = modes(graph)
-        if run is None or run["eval_run"] < self.options.steps:
+        if run is None:
             return
-        if not (run["initially"] or run["train_steps"]):
+        last = run["eval_run"] >= self.options.steps and (run["initially"] or run["train_steps"])
+        if not last and run["lapsed"] < self.options.steps:
             return
         changed = [
             one["module"]
             for one in norm_modes(graph)
-            if one["trainable"] and one["eval_run"] and (one["initially"] or one["train_steps"])
+            if one["trainable"]
+            and one["eval_run" if last else "eval_steps"]
+            and (one["initially"] or one["train_steps"])
         ]
         kind, effect = "BatchNorm", "uses running statistics that no longer follow"
         if not changed:
@@ -117,16 +122,29 @@ class TrainingInEvalMode(base.Rule):
             return
         finding = self.finding(
             graph,
-            f"the last {run['eval_run']} steps of training were made in eval mode, after "
-            f"{run['train_steps']} in train mode: {{modules}} {effect}",
+            f"{self._steps(run) if last else self._lapses(run)}: {{modules}} {effect}",
             module=changed[0],
             location=origin_of(graph, changed[0]),
             evidence={
                 "eval_run": run["eval_run"],
                 "eval_steps": run["eval_steps"],
                 "train_steps": run["train_steps"],
+                "lapsed": run["lapsed"],
                 "layers": len(changed),
             },
             help="Call model.train() at the start of each epoch, and after each evaluation.",
         )
         yield spread_over(finding, changed)
+
+    def _steps(self, run: dict[str, Any]) -> str:
+        return (
+            f"the last {run['eval_run']} steps of training were made in eval mode, after "
+            f"{run['train_steps']} in train mode"
+        )
+
+    def _lapses(self, run: dict[str, Any]) -> str:
+        times = "once" if run["lapses"] == 1 else f"{run['lapses']} times"
+        return (
+            f"{run['lapsed']} of {run['steps']} steps of training were made in eval mode, {times} behind an "
+            f"evaluation that left the model in it"
+        )

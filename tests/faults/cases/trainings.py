@@ -149,6 +149,75 @@ def train(watch):
         ),
     ),
     Case(
+        id="MD04b",
+        status="fix",
+        codes=("ND711",),
+        how="image and text embedding validated every few batches; train mode comes back with the next epoch",
+        text="""
+class Embedding(nn.Module):
+    def __init__(self, dim=32):
+        super().__init__()
+        self.image = nn.Sequential(
+            nn.Linear(64, dim, bias=False),
+            nn.BatchNorm1d(dim),  # fault
+            nn.ReLU(),
+            nn.Linear(dim, dim),
+        )
+        self.words = nn.EmbeddingBag(100, dim)
+
+    def forward(self, images, captions):
+        return F.normalize(self.image(images), dim=1), F.normalize(self.words(captions), dim=1)
+
+
+model = Embedding()
+
+
+def loader(batches):
+    for _ in range(batches):
+        captions = torch.randint(100, (64, 8))
+        yield F.one_hot(captions % 64, 64).sum(1).float(), captions
+
+
+def contrastive(images, captions):
+    scores = images @ captions.T
+    cost = (0.2 + scores - scores.diag()[:, None]).clamp(min=0)
+    return cost.masked_fill(torch.eye(len(scores), dtype=torch.bool), 0).mean()
+
+
+def validate():
+    model.eval()
+    with torch.no_grad():
+        return sum(contrastive(*model(*batch)).item() for batch in loader(2))
+
+
+def train_epoch(optimizer, watch, val_step=6):
+    model.train()
+    for i, batch in enumerate(loader(9)):
+        optimizer.zero_grad()
+        loss = contrastive(*model(*batch))
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 2.0)
+        optimizer.step()
+        watch.step(loss)
+        if i % val_step == val_step - 1:
+            validate()
+
+
+def train(watch):
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-4)
+    for epoch in range(3):
+        train_epoch(optimizer, watch)
+    model.train()
+    for batch in loader(2):
+        loss = contrastive(*model(*batch))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        watch.step(loss)
+""",
+        swaps=(("            validate()\n", "            validate()\n            model.train()\n"),),
+    ),
+    Case(
         id="MD06",
         status="rep",
         mode="T",
