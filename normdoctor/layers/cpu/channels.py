@@ -14,7 +14,8 @@ from torch import Tensor
 
 from normdoctor.layers import native, reference
 from normdoctor.layers.activations import Activation
-from normdoctor.layers.cpu.common import far, gradients, piece, split, wide
+from normdoctor.layers.cpu.common import far, piece, split, wide
+from normdoctor.layers.secondorder import gradients
 
 #: Fewer positions than these a channel, or values in all, and torch's own kernel is as fast (measured).
 POSITIONS = 128

@@ -1,8 +1,8 @@
-"""What the compositions share: pieces that stay in the cache, and second derivatives."""
+"""What the compositions share: pieces that stay in the cache, and layouts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -58,18 +58,3 @@ def wide(values: Tensor | None, x: Tensor) -> Tensor | None:
 def far(mean: Tensor, rstd: Tensor, limit: float) -> bool:
     """Is the mean more than `limit` times the standard deviation anywhere?"""
     return bool(torch.linalg.vector_norm(mean * rstd, torch.inf) > limit)
-
-
-def gradients(
-    formula: Callable[..., Tensor], inputs: Sequence[Tensor | None], grad: Tensor
-) -> list[Tensor | None]:
-    """The gradients of `formula(*inputs)`, themselves differentiable, None where an input takes none.
-
-    It is how a second derivative is taken of what has no formula of its own for it.
-    """
-    wanted = {index: one for index, one in enumerate(inputs) if one is not None and one.requires_grad}
-    with torch.enable_grad():
-        y = formula(*inputs)
-        given = torch.autograd.grad(y, list(wanted.values()), grad, create_graph=True, allow_unused=True)
-    found = dict(zip(wanted, given, strict=True))
-    return [found.get(index) for index in range(len(inputs))]

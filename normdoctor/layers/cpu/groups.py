@@ -15,8 +15,9 @@ from torch import Tensor
 
 from normdoctor.layers import native, reference
 from normdoctor.layers.activations import Activation
-from normdoctor.layers.cpu.common import channels_last, far, gradients, like, pieces, split
+from normdoctor.layers.cpu.common import channels_last, far, like, pieces, split
 from normdoctor.layers.cpu.common import piece as rows_of_a_piece
+from normdoctor.layers.secondorder import gradients
 
 #: Channels a group from which on torch's backward is as fast, in all and half types (measured).
 NARROW = 8

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from normdoctor.layers import native, reference
 from normdoctor.layers.activations import Activation
-from normdoctor.layers.cpu.common import gradients, needs_graph, piece, pieces, wide
+from normdoctor.layers.cpu.common import needs_graph, piece, pieces, wide
+from normdoctor.layers.secondorder import gradients
 
 #: Below as many values torch's calls, one by one, are as fast (measured).
 SMALL = 1 << 17
