@@ -9,7 +9,8 @@ well: one observed step and 49 others. Synchronizations are calls that hand a va
 by a dispatch mode in one more observed step; what reads copies that have arrived is none.
 
 Peers (torch-audit, torchlens, wandb) are measured where they can be imported, also from a folder given by
-`--peers` (`pip install --no-deps --target FOLDER torch-audit torchlens wandb`), and left out otherwise.
+`--peers` (`pip install --no-deps --target FOLDER torch-audit torchlens wandb` and what they ask for besides
+torch), and left out otherwise.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import contextlib
 import importlib
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -142,19 +144,20 @@ def waits(training: Training, monitor: Any) -> int:
 
 
 class TorchAudit:
-    """torch-audit with a look at every step."""
+    """torch-audit with a look at every step: its validators that run in a training, without static ones."""
 
     def __init__(self, training: Training) -> None:
         module = importlib.import_module("torch_audit")
-        config = module.AuditConfig(monitor_dead_neurons=True, interval=1)
-        self.auditor = module.Auditor(training.model, training.optimizer, config=config)
-        self.training = training
+        self.auditor = module.Auditor(training.model, optimizer=training.optimizer, every_n_steps=1)
 
     @contextlib.contextmanager
     def on(self) -> Iterator[Callable[[torch.Tensor], None]]:
         """One audited step."""
-        with self.auditor.audit_dynamic():
+        self.auditor.autopatch(run_static=False, run_init=False)
+        try:
             yield lambda loss: None
+        finally:
+            self.auditor.unpatch()
 
 
 class Wandb:
@@ -162,8 +165,9 @@ class Wandb:
 
     def __init__(self, training: Training) -> None:
         wandb = importlib.import_module("wandb")
-        self.wandb, self.model = wandb, training.model
-        self.run = wandb.init(mode="offline", settings=wandb.Settings(silent=True), dir="/tmp")
+        self.model = training.model
+        folder = tempfile.mkdtemp()
+        self.run = wandb.init(mode="offline", settings=wandb.Settings(silent=True), dir=folder)
 
     @contextlib.contextmanager
     def on(self) -> Iterator[Callable[[torch.Tensor], None]]:
@@ -176,7 +180,7 @@ class Wandb:
 
 
 class Torchlens:
-    """torchlens, whose trace takes the place of a step's forward."""
+    """torchlens, whose trace of the forward is taken beside each step, as it says it is meant."""
 
     def __init__(self, training: Training) -> None:
         self.torchlens = importlib.import_module("torchlens")
@@ -184,13 +188,9 @@ class Torchlens:
 
     @contextlib.contextmanager
     def on(self) -> Iterator[Callable[[torch.Tensor], None]]:
-        """One step and a logged forward, less a bare forward would be the same."""
+        """One step and one traced forward."""
         lens, training = self.torchlens, self.training
-
-        def after(loss: torch.Tensor) -> None:
-            lens.log_forward_pass(training.model, training.inputs, layers_to_save="all")
-
-        yield after
+        yield lambda loss: lens.trace(training.model, training.inputs)
 
 
 PEERS = {"torch-audit, every step": TorchAudit, "wandb.watch, every step": Wandb, "torchlens": Torchlens}
