@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as _TorchBatchNorm
 
 from normdoctor.layers import functional, native
 from normdoctor.layers.activations import Activation
-from normdoctor.layers.backends import Backend, transformed
+from normdoctor.layers.backends import Backend
 from normdoctor.layers.fused import Fused
 
 
@@ -128,8 +128,7 @@ class _BatchNorm(Fused, _TorchBatchNorm):
         if mean is None or variance is None or count == 0:
             self._track(None, None)
             return
-        if not transformed(input):
-            self.statistics.keep(mean, variance)
+        self._keep(input, mean, variance)
         self._track(mean, variance * (count / max(count - 1, 1)))
 
     @torch.no_grad()

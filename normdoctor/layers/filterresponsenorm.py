@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from normdoctor.layers import verify
-from normdoctor.layers.backends import transformed
 from normdoctor.layers.fused import Fused
 from normdoctor.layers.reference import along_channels, computing_type
 
@@ -90,8 +89,7 @@ class FilterResponseNorm(Fused):
         y = y + self._spread(self.bias, input)
         if self.tau is not None:
             y = torch.maximum(y, self._spread(self.tau, input))
-        if mean_square.numel() > 0 and not transformed(input):
-            self.statistics.keep(mean_square=mean_square.detach().flatten(1))
+        self._keep(input, mean_square=mean_square.detach().flatten(1))
         return y.to(input.dtype)
 
     @staticmethod

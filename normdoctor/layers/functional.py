@@ -41,9 +41,10 @@ def batch_norm(
     if torch_itself(x, backend):
         y = F.batch_norm(x, None, None, weight, bias, True, 0.0, eps)
         return native.finish(y, activation, residual), None, None
+    x = agreed(x)
     function = implementation("batch_norm", x, backend, weight)
     y, mean, variance = function(x, weight, bias, eps, activation, residual)
-    return y, mean, variance
+    return agreeing(y), mean, variance
 
 
 def fixed_norm(
@@ -66,13 +67,15 @@ def fixed_norm(
     verify.residual(x, residual)
     learns = torch.is_grad_enabled() and weight is not None and weight.requires_grad
     itself = torch_itself(x, backend)
+    x = x if itself else agreed(x)
     function = None if itself else implementation("channel_affine", x, backend, weight)
     if function is reference.channel_affine:
         return reference.fixed_norm(x, mean, variance, weight, bias, eps, activation, residual)
     # The gradient of the scale of `x * scale + shift` has lost digits where the mean is large: then torch's.
     if function is None or function is native.channel_affine or learns:
         y = F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
-        return native.finish(y, activation, residual)
+        y = native.finish(y, activation, residual)
+        return y if itself else agreeing(y)
     wide = reference.computing_type(x.dtype)
     scale = torch.rsqrt(variance.to(wide) + eps)
     scale = scale if weight is None else scale * weight.to(wide)
@@ -172,10 +175,10 @@ def group_norm(
     if torch_itself(x, backend):
         y = F.group_norm(x, num_groups, weight, bias, eps)
         return native.finish(y, activation, residual), None, None
-    x = autocast(x)
+    x = agreed(autocast(x))
     function = implementation("group_norm", x, backend, weight, num_groups)
     y, mean, rstd = function(x, num_groups, weight, bias, eps, activation, residual)
-    return y, mean, rstd
+    return agreeing(y), mean, rstd
 
 
 def instance_norm(
@@ -196,9 +199,10 @@ def instance_norm(
     if torch_itself(x, backend):
         y = F.instance_norm(x, None, None, weight, bias, True, 0.0, eps)
         return native.finish(y, activation, residual), None, None
+    x = agreed(x)
     function = implementation("group_norm", x, backend, weight, x.shape[1])
     y, mean, rstd = function(x, x.shape[1], weight, bias, eps, activation, residual)
-    return y, mean, rstd
+    return agreeing(y), mean, rstd
 
 
 def torch_itself(x: Tensor, backend: Backend) -> bool:
@@ -213,6 +217,8 @@ def implementation(
     choice = chosen(backend)
     if choice == "reference" or x.numel() == 0:
         return getattr(reference, name)  # type: ignore[no-any-return]
+    if choice == "torch":
+        return getattr(native, name)  # type: ignore[no-any-return]
     return fast.implementation(name, x, choice, size)
 
 
@@ -221,6 +227,28 @@ def autocast(x: Tensor) -> Tensor:
     if x.is_cuda and torch.is_autocast_enabled("cuda") and x.dtype in reference.HALF:
         return x.float()
     return x
+
+
+def agreed(x: Tensor) -> Tensor:
+    """A single sample with strides about whose memory format all of torch agrees.
+
+    The stride of a dimension of size one may be anything: that of the batch is not the usual one in
+    `image.permute(2, 0, 1)[None]`. Then one part of torch takes the tensor for channels_last, the other does
+    not, and the gradients of BatchNorm on a CPU are wrong if the gradient that comes in is in the other one.
+    """
+    if x.dim() not in (4, 5) or x.shape[0] != 1 or x.device.type != "cpu" or x.is_contiguous():
+        return x
+    last = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
+    if not x.is_contiguous(memory_format=last) or x.stride(0) == x.numel():
+        return x
+    return x.clone(memory_format=last)
+
+
+def agreeing(y: Tensor) -> Tensor:
+    """`y`, whose gradient will be `agreed`."""
+    if y.requires_grad and y.dim() in (4, 5) and y.shape[0] == 1:
+        y.register_hook(agreed)  # type: ignore[no-untyped-call]
+    return y
 
 
 __all__ = [

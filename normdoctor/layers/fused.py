@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 from normdoctor.layers import activations, backends
 from normdoctor.layers.activations import Activation
@@ -28,6 +28,21 @@ class Fused(nn.Module):
         self.activation = activations.known(activation)
         self.backend = backends.known(backend)
         self.statistics = BatchStatistics()
+
+    def _keep(
+        self,
+        input: Tensor,
+        mean: Tensor | None = None,
+        variance: Tensor | None = None,
+        *,
+        mean_square: Tensor | None = None,
+        rstd: Tensor | None = None,
+        eps: float = 0.0,
+    ) -> None:
+        """Keep what was found in an input, where it is of use to anybody (see `BatchStatistics`)."""
+        found = (mean, variance, mean_square, rstd)
+        if input.numel() > 0 and any(v is not None for v in found) and not backends.transformed(input):
+            self.statistics.keep(mean, variance, mean_square=mean_square, rstd=rstd, eps=eps)
 
     def extra_repr(self) -> str:
         """The settings as torch shows them, then those of our own that are not the default."""

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from normdoctor.layers import verify
-from normdoctor.layers.backends import transformed
 from normdoctor.layers.fused import Fused
 from normdoctor.layers.reference import computing_type
 
@@ -76,9 +75,8 @@ class GRN(Fused):
         share = length / (length.mean(channel, keepdim=True) + self.eps)
         shape = [self.num_channels if d == channel else 1 for d in range(input.dim())]
         weight, bias = (v.to(wide.dtype).view(shape) for v in (self.weight, self.bias))
-        if input.numel() > 0 and not transformed(input):
-            count = input.numel() // (input.shape[0] * self.num_channels)
-            self.statistics.keep(mean_square=length.detach().flatten(1).square() / count)
+        count = max(input.numel() // max(input.shape[0] * self.num_channels, 1), 1)
+        self._keep(input, mean_square=length.detach().flatten(1).square() / count)
         return (wide + weight * (wide * share) + bias).to(input.dtype)
 
     def extra_repr(self) -> str:

@@ -98,7 +98,7 @@ class _InstanceNorm(Fused, _TorchInstanceNorm):
             return functional.fixed_norm(x, mean, variance, *parameters, backend=self.backend)
         y, found, rstd = functional.instance_norm(x, *parameters, backend=self.backend)
         if found is not None and rstd is not None and found.numel() > 0:
-            self.statistics.keep(found, rstd=rstd, eps=self.eps)
+            self._keep(x, found, rstd=rstd, eps=self.eps)
             self._track(found, rstd, x.shape[2:].numel())
         return y
 

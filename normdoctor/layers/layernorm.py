@@ -79,6 +79,5 @@ class LayerNorm(Fused, nn.LayerNorm):
             residual,
             backend=self.backend,
         )
-        if mean is not None and mean.numel() > 0:
-            self.statistics.keep(mean, rstd=rstd, eps=self.eps)
+        self._keep(input, mean, rstd=rstd, eps=self.eps)
         return y

@@ -65,7 +65,17 @@ class LocalResponseNorm(Fused, nn.LocalResponseNorm):
         wide = input.to(computing_type(input.dtype))
         if chosen(self.backend) == "reference":
             return local_response_norm(wide, *parameters).to(input.dtype)
-        return F.local_response_norm(wide, *parameters).to(input.dtype)
+        return pooled(wide, *parameters).to(input.dtype)
+
+
+def pooled(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+    """The formula by torch's average pooling over channels and positions, of any strides."""
+    if x.numel() == 0:
+        return x.clone()
+    squares = x.square().reshape(x.shape[0], 1, x.shape[1], -1)
+    squares = F.pad(squares, (0, 0, size // 2, (size - 1) // 2))
+    mean = F.avg_pool2d(squares, (size, 1), stride=1).reshape(x.shape)
+    return x / (k + alpha * mean) ** beta
 
 
 def local_response_norm(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from normdoctor.layers.activations import activate
-from normdoctor.layers.backends import transformed
 from normdoctor.layers.batchnorm import _BatchNorm
 from normdoctor.layers.reference import along_channels, computing_type
 
@@ -70,8 +69,7 @@ class MaskedBatchNorm(_BatchNorm):
     @torch.no_grad()
     def _take_masked(self, mean: Tensor, variance: Tensor, count: Tensor, input: Tensor) -> None:
         """Keep the statistics; the count is on the device, and nobody waits for it."""
-        if not transformed(input):
-            self.statistics.keep(mean, variance)
+        self._keep(input, mean, variance)
         unbiased = variance * (count / (count - 1).clamp_min(1))
         if self.running_mean is not None and self.running_var is not None:
             mean = torch.where(count > 0, mean, self.running_mean.to(mean.dtype))

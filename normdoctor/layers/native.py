@@ -41,6 +41,8 @@ def batch_norm(
     if _suffers(x, mean, variance.sqrt(), LARGE_MEAN):
         y, rest, variance = batch_norm_once(x - along_channels(mean, x), weight, bias, eps)
         mean = mean + rest
+    if x.dtype in HALF and y.requires_grad:
+        y.register_hook(_dense)  # type: ignore[no-untyped-call]
     return finish(y, activation, residual), mean, variance
 
 
@@ -49,6 +51,8 @@ def batch_norm_once(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`y`, mean and biased variance by one call of torch, which does not look at any value."""
     wide = computing_type(x.dtype)
+    if x.dtype in HALF:
+        x = _dense(x)
     # Running statistics with a momentum of 1 are those of the batch, whichever kernel torch takes.
     mean = torch.zeros(x.shape[1], dtype=wide, device=x.device)
     variance = torch.zeros_like(mean)
@@ -130,6 +134,14 @@ def _group_norm(
 def finish(y: Tensor, activation: Activation | None, residual: Tensor | None) -> Tensor:
     """Residual and activation as torch's own calls."""
     return activate(y if residual is None else (y + residual).to(y.dtype), activation)
+
+
+def _dense(x: Tensor) -> Tensor:
+    """A half input or gradient in a layout that kernels of the CPU have vectors for.
+
+    For others BatchNorm has one that rounds its intermediate results to the half type.
+    """
+    return x.contiguous(memory_format=_memory_format(x))
 
 
 def _memory_format(x: Tensor) -> torch.memory_format:

@@ -41,8 +41,7 @@ def batch_norm(
     """
     wide = x.to(computing_type(x.dtype))
     axes = (0, *range(2, x.dim()))
-    mean = wide.mean(axes, keepdim=True)
-    centred = wide - mean
+    centred, mean = center(wide, axes)
     variance = centred.square().mean(axes, keepdim=True)
     y = centred / torch.sqrt(variance + eps)
     y = _finish(y, x, per_channel(weight, x), per_channel(bias, x), activation, residual)
@@ -94,8 +93,7 @@ def layer_norm(
     """
     wide = x.to(computing_type(x.dtype))
     axes = tuple(range(-len(normalized_shape), 0))
-    mean = wide.mean(axes, keepdim=True)
-    centred = wide - mean
+    centred, mean = center(wide, axes)
     rstd = 1 / torch.sqrt(centred.square().mean(axes, keepdim=True) + eps)
     y = _finish(centred * rstd, x, weight, bias, activation, residual)
     leading = x.shape[: x.dim() - len(normalized_shape)]
@@ -141,13 +139,24 @@ def group_norm(
     # A view whatever the strides are, so that the result keeps the input's memory format.
     grouped = torch.unflatten(wide, 1, (num_groups, x.shape[1] // num_groups))
     axes = tuple(range(2, grouped.dim()))
-    mean = grouped.mean(axes, keepdim=True)
-    centred = grouped - mean
+    centred, mean = center(grouped, axes)
     rstd = 1 / torch.sqrt(centred.square().mean(axes, keepdim=True) + eps)
     y = (centred * rstd).flatten(1, 2)
     y = _finish(y, x, per_channel(weight, x), per_channel(bias, x), activation, residual)
     statistics = (x.shape[0], num_groups)
     return y, mean.detach().view(statistics), rstd.detach().view(statistics)
+
+
+def center(x: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """`x - mean(x)`, and the mean, both with the dimensions of `axes` kept.
+
+    The mean of many values far from zero is itself rounded, and its error would enter the variance squared.
+    So the mean of what is left is taken off as well.
+    """
+    first = x.detach().mean(axes, keepdim=True)
+    left = x - first
+    rest = left.mean(axes, keepdim=True)
+    return left - rest, first + rest
 
 
 def per_channel(value: Tensor | None, x: Tensor) -> Tensor | None:

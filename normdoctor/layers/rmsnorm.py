@@ -77,7 +77,6 @@ class RMSNorm(Fused, nn.RMSNorm):
             residual,
             backend=self.backend,
         )
-        if rstd is not None and rstd.numel() > 0:
-            eps = torch.finfo(computing_type(x.dtype)).eps if self.eps is None else self.eps
-            self.statistics.keep(rstd=rstd, eps=eps)
+        eps = torch.finfo(computing_type(x.dtype)).eps if self.eps is None else self.eps
+        self._keep(x, rstd=rstd, eps=eps)
         return y

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from normdoctor.layers import verify
-from normdoctor.layers.backends import transformed
 from normdoctor.layers.fused import Fused
 from normdoctor.layers.reference import computing_type
 
@@ -58,8 +57,7 @@ class ScaleNorm(Fused):
         verify.rows(input, (self.dim,))
         wide = input.to(computing_type(input.dtype))
         length: Tensor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-        if length.numel() > 0 and not transformed(input):
-            self.statistics.keep(mean_square=length.detach().squeeze(-1).square() / self.dim)
+        self._keep(input, mean_square=length.detach().squeeze(-1).square() / max(self.dim, 1))
         return (self.weight.to(wide.dtype) * wide / length.clamp_min(self.eps)).to(input.dtype)
 
     def extra_repr(self) -> str:

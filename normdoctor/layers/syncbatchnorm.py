@@ -102,7 +102,7 @@ class SyncBatchNorm(_BatchNorm, nn.SyncBatchNorm):
             input, self.eps, group
         )
         y: Tensor = reference.channel_affine(normalized, self.weight, self.bias, self.activation, residual)
-        self.statistics.keep(mean, variance)
+        self._keep(mean, mean, variance)  # also of a rank that has no samples
         self._track_all(mean, variance, count)
         return y.to(input.dtype)
 

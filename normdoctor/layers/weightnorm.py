@@ -39,10 +39,7 @@ class WeightNorm(nn.Module):
 
     def length(self, v: Tensor) -> Tensor:
         """The Euclidean lengths of the filters."""
-        if self.dim is None:
-            axes = None
-        else:
-            axes = tuple(d for d in range(v.dim()) if d != self.dim % v.dim())
+        axes = None if self.dim is None else tuple(d for d in range(v.dim()) if d != self.dim % v.dim())
         # An empty tuple of axes would mean all of them.
         length: Tensor = v.abs() if axes == () else torch.linalg.vector_norm(v, dim=axes, keepdim=bool(axes))
         return length
