@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from normdoctor.probing.passes import running
+from normdoctor.probing.study import tensors
 
 
 @dataclass
@@ -49,13 +50,28 @@ class Norm:
         }
 
 
+class Reached:
+    """On the outputs of a forward: does a backward come through one of them?"""
+
+    def __init__(self, output: Any) -> None:
+        made = [one.grad_fn for one in tensors(output) if one.grad_fn is not None]
+        self.done = not made  # of other outputs nothing is known
+        for one in made:
+            one.register_prehook(self)
+
+    def __call__(self, gradients: Any) -> None:
+        """One does."""
+        self.done = True
+
+
 @dataclass
 class Gap:
     """What was seen since the last step.
 
     `blind` counts forwards in train mode without gradients, `probed` those with gradients of an input that
     is no result of anything: what an attack or a saliency map asks for. `again`: a tensor came a second time.
-    `evaluated`: the model ran without gradients in eval mode.
+    `evaluated`: the model ran without gradients in eval mode. `outputs` are those of forwards in train mode
+    with gradients.
     """
 
     forwards: int = 0
@@ -70,10 +86,17 @@ class Gap:
     recalibrates: bool = False
     repeated: bool = False
     evaluated: bool = False
+    outputs: list[Reached] = field(default_factory=list)
     modes: dict[int, bool] = field(default_factory=dict)
     recomputed: set[int] = field(default_factory=set)
     penalized: set[int] = field(default_factory=set)
     last_norm: int = -1
+
+    @property
+    def idle(self) -> int:
+        """Forwards whose gradients nobody asked for; a single one may be a look, or a step that was left."""
+        count = sum(not one.done for one in self.outputs)
+        return count if count > 1 else 0
 
     @property
     def evaluates(self) -> bool:

@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from normdoctor.probing.calls import version_of
 from normdoctor.probing.hooks import Hook, in_backward
-from normdoctor.probing.modecounts import Gap, Norm
+from normdoctor.probing.modecounts import Gap, Norm, Reached
 from normdoctor.probing.passes import expands, running
 from normdoctor.probing.prints import Prints
 
@@ -54,7 +54,7 @@ class ModeTracker:
         self.dropouts: list[tuple[str, _DropoutNd]] = []
         self.layers: list[nn.Module] = []
         self.steps = self.train_steps = self.eval_steps = self.eval_run = 0
-        self.lapses = self.lapsed = 0
+        self.lapses = self.lapsed = self.idle_steps = self.idle_forwards = 0
         self._lapse = False
         self.blind_steps = self.blind_forwards = self.evaluations = 0
         self.same = self.inference = self.repeated = 0
@@ -177,6 +177,8 @@ class ModeTracker:
             "live": self.live,
             "scored": self._scored(gap),
             "probed": 0 if self.steps or updated else gap.probed,
+            "idle_steps": self.idle_steps + (gap.idle > 0),
+            "idle_forwards": self.idle_forwards + gap.idle,
             "repeated": self.repeated,
             **self.prints.read(values),
         }
@@ -223,12 +225,20 @@ class ModeTracker:
             return
         if self._depth == 1 and not self._grad and self._gap.blind and expands(args, output):
             self._gap.expands = True
+        if self._depth == 1 and self._grad and self.model.training and not expands(args, output):
+            self._note_output(output)
         for place, norm in enumerate(self.norms if self._depth else ()):
             if norm.module is module:
                 self._ran(place, module, args, output)
         self._depth = max(0, self._depth - 1)
         if self._depth == 0:
             self._penalty = False
+
+    def _note_output(self, output: Any) -> None:
+        if self._live() and len(self._gap.outputs) < _MOST_FORWARDS:
+            self._gap.outputs.append(Reached(output))
+            if not self.live:
+                self._note_live(1)
 
     def _ran(self, place: int, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """A BatchNorm has run."""
@@ -313,6 +323,8 @@ class ModeTracker:
         return bool(self.layers) and not live and not any(one.training for one in self.layers)
 
     def _close(self, gap: Gap) -> None:
+        self.idle_steps += gap.idle > 0
+        self.idle_forwards += gap.idle
         self._earlier_inputs, self._blind_inputs = self._blind_inputs or self._earlier_inputs, []
         if not gap.blind:
             return

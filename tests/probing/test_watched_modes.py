@@ -190,6 +190,41 @@ def test_dropout_alone_in_an_evaluation():
     assert loop.codes() == {"ND710"}
 
 
+@each
+def test_evaluation_with_gradients_that_nobody_asks_for(make):
+    """Neither eval() nor no_grad()."""
+    for mode, expected in ((True, {"ND710"}), (False, set())):
+        loop = Loop(make())
+        with loop.watch:
+            for _ in range(3):
+                loop.model.train()
+                loop.step(times=5)
+                loop.model.train(mode)
+                for _ in range(3):
+                    logits(loop.model, batch()[0]).argmax(1)
+        assert loop.codes() == expected
+
+
+def test_forwards_without_backward_that_are_no_evaluation():
+    many, single = Loop(sequential()), Loop(sequential())
+    with many.watch:
+        for _ in range(8):  # targets of a consistency loss, detached
+            many.model(batch()[0]).detach()
+            many.model(batch()[0]).detach()
+            many.step()
+    with single.watch:
+        for _ in range(3):  # a look at the outputs, and a batch that is skipped
+            single.step(times=5)
+            single.model(batch()[0])
+    accumulated = Loop(Residual())
+    with accumulated.watch:
+        for _ in range(3):
+            accumulated.step(times=5)
+            accumulated.step(forwards=6)
+    for loop in (many, single, accumulated):
+        assert "ND710" not in loop.codes()
+
+
 def test_what_runs_without_gradients_and_is_no_evaluation():
     loop = Loop(sequential())
     with loop.watch:

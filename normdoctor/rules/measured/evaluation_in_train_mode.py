@@ -10,6 +10,7 @@ from normdoctor.graph import Graph
 from normdoctor.rules import base
 from normdoctor.rules.training import (
     FEWEST_STEPS,
+    OFTEN,
     live_evaluations,
     modes,
     norm_modes,
@@ -23,7 +24,8 @@ class EvaluationInTrainMode(base.Rule):
 
     ## What it does
     Follows the modes of a watched training and says so when the model runs without gradients in train
-    mode: between few steps only, under `torch.inference_mode`, or on the same tensors again and again.
+    mode: between few steps only, under `torch.inference_mode`, or on the same tensors again and again. Two
+    forwards or more between few steps count, too, when gradients are on and no backward comes through them.
     A watch without any step is one of an evaluation: three forwards without gradients in train mode are
     reported there, and three that ask for the gradient of their input (an attack, a saliency map).
 
@@ -143,6 +145,7 @@ class EvaluationInTrainMode(base.Rule):
                 "evaluations": run["evaluations"],
                 "forwards": run["blind_forwards"],
                 "input_gradients": run["probed"],
+                "without_backward": run["idle_forwards"],
                 "steps": run["steps"],
                 "first_step": run["first_evaluation"],
                 "layers": len(live),
@@ -160,6 +163,11 @@ class EvaluationInTrainMode(base.Rule):
             return (
                 f"{run['blind_forwards']} forwards without gradients in {evaluations} {places} between "
                 f"{run['steps']} steps{since}"
+            )
+        if run["steps"] >= FEWEST_STEPS and 0 < run["idle_steps"] <= OFTEN * (run["steps"] + 1):
+            return (
+                f"{run['idle_forwards']} forwards that no backward follows, between {run['idle_steps']} of "
+                f"{run['steps']} steps"
             )
         if run["scored"] >= FEWEST_STEPS:
             return f"{run['scored']} forwards without gradients and no step of training"

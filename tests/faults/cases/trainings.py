@@ -335,6 +335,60 @@ def train(watch):
         ),
     ),
     Case(
+        id="MD06c",
+        status="rep",
+        codes=("ND710",),
+        how="validation with neither eval() nor no_grad(), as scripts had it that were ported from old versions",
+        text="""
+class VGGish(nn.Module):
+    def __init__(self, classes=4):
+        super().__init__()
+        layers, inner = [], 3
+        for outer in (16, "M", 32, "M"):
+            if outer == "M":
+                layers.append(nn.MaxPool2d(2))
+                continue
+            layers += [nn.Conv2d(inner, outer, 3, padding=1), nn.BatchNorm2d(outer), nn.ReLU(True)]  # fault
+            inner = outer
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Sequential(nn.Dropout(), nn.Linear(32 * 16, 64), nn.ReLU(True), nn.Linear(64, classes))
+
+    def forward(self, x):
+        return self.classifier(self.features(x).view(x.size(0), -1))
+
+
+model = VGGish()
+
+
+def batch():
+    x = F.interpolate(torch.randn(32, 3, 4, 4), size=16)
+    return x, (x.mean((1, 2, 3)) > 0).long()
+
+
+def run(epoch, optimizer=None, watch=None, batches=5):
+    model.train()
+    total = 0.0
+    for _ in range(batches):
+        x, y = batch()
+        loss = F.cross_entropy(model(x), y)
+        total += loss.item()
+        if optimizer is not None:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            watch.step(loss)
+    return total / batches
+
+
+def train(watch):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    for epoch in range(4):
+        run(epoch, optimizer, watch)
+        run(epoch, batches=2)
+""",
+        swaps=(("    model.train()\n    total", "    model.train(optimizer is not None)\n    total"),),
+    ),
+    Case(
         id="MD08",
         status="ack",
         mode="R",
