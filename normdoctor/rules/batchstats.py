@@ -93,13 +93,14 @@ def _mean_size(figures: dict[str, Any]) -> float:
 def remainder(site: Site) -> float:
     """Which share of the running statistics is still their initial value (mean 0, variance 1).
 
-    (1 - momentum)^n after n batches, where they are counted. Otherwise the share that fits the channels
-    best, if it fits most of them: running = (1 - share) * measured + share * initial.
+    (1 - momentum)^n after n batches, where they are counted. Otherwise, also where the counter stands at
+    zero (old checkpoints have none), the share that fits the channels best, if it fits most of them:
+    running = (1 - share) * measured + share * initial.
     """
     figures = site.figures
     counted = figures.get("batches_tracked")
-    if counted is not None:
-        seen = counted[0] if site.source != "watch" else counted[1]
+    seen = 0 if counted is None else counted[0 if site.source != "watch" else 1]
+    if seen:
         momentum = figures["momentum"]
         return float((1 - momentum) ** seen) if 0 < momentum < 1 and seen < YOUNG else 0.0
     watched = site.source == "watch"
@@ -120,9 +121,22 @@ def remainder(site: Site) -> float:
 
 
 def ratio_of_batches(site: Site) -> float | None:
-    """Variance of the batches' means over what independent samples give: 1 for shuffled data."""
-    between, expected = site.figures["between"], site.figures["expected"]
-    ratios = [between[c] / expected[c] for c in live_channels(site) if expected[c] > 0]
+    """Variance of the batches' means over what independent samples give: 1 for shuffled data.
+
+    Of batches of several sizes, as with a smaller last one, each counts by its size: the F of a one-way
+    analysis of variance of the samples' means.
+    """
+    live, found = live_channels(site), site.figures
+    if len(found["batch_sizes"]) > 1:
+        free, batches = found["freedom"], max(site.batches - 1, 1)
+        within = [found["sample_variance_within"][channel] for channel in live]
+        among = [
+            ((site.observations - 1) * found["sample_variance"][channel] - free * inside) / batches
+            for channel, inside in zip(live, within, strict=True)
+        ]
+    else:
+        within, among = ([found[name][channel] for channel in live] for name in ("expected", "between"))
+    ratios = [outside / inside for outside, inside in zip(among, within, strict=True) if inside > 0]
     return median(ratios) if ratios else None
 
 

@@ -155,6 +155,21 @@ class Signals:
             return False
         return next(self.factors(node), None) is not None
 
+    def steers(self, site: Site) -> bool:
+        """Do gates alone read it, through layers: is it the squeeze of a squeeze-and-excitation?"""
+        node, found = self.node(site), False
+        stack = [node] if node is not None else []
+        for one in stack:  # it grows meanwhile
+            for user in self.graph.users(one):
+                at = self.at(user)
+                if at is not None and self.gate(at):
+                    found = True
+                elif user.role in ("linear", "norm", "dropout") or user.kind in PRESERVING:
+                    stack += [user] if user not in stack else []
+                else:
+                    return False
+        return found
+
     def _hard_gate(self, node: Node) -> bool:
         arithmetic = ("add", "sub", "mul", "div")
         around = [*self.graph.inputs(node)[:1], *self.graph.users(node)]

@@ -114,6 +114,19 @@ def rounded(one: Trained, looks: int) -> tuple[float, float]:
     return zeros, grid
 
 
+def nothing_left(graph: Graph, looks: int = FEWEST_STEPS) -> bool:
+    """Has no parameter a gradient, also not the last bias, to which the loss itself gives it?"""
+    seen = [one for one in trained(graph) if one.trains and one.figures["seen"] >= looks]
+    return bool(seen) and all(one.figures["zero"] == one.figures["seen"] for one in seen)
+
+
+def underflows(graph: Graph) -> bool:
+    """Were gradients rounded to zero in fp16, some of them or all? Then zeros have no other cause."""
+    shares = [rounded(one, FEWEST_STEPS) for one in trained(graph)]
+    some = any(grid > 0.5 for _, grid in shares)
+    return some or (any(zeros == 1 for zeros, _ in shares) and nothing_left(graph))
+
+
 def place_of(graph: Graph, one: Trained) -> Location | None:
     """Where a parameter, or the module that owns it, was built; that of a module around it otherwise."""
     known = graph.parameters.get(one.name)

@@ -64,8 +64,38 @@ def test_message_gives_the_figures_and_the_bound():
     assert "synthetic batches" in run_rule(DeadUnits, graph(dead=16, source="synthetic"))[0].message
 
 
+@pytest.mark.parametrize(("dead", "confidence"), [(25, "low"), (26, "high")])
+def test_a_smaller_share_of_synthetic_data_says_little(dead, confidence):
+    (finding,) = run_rule(DeadUnits, graph(dead=dead, source="synthetic"))
+    assert finding.confidence == confidence
+
+
+class Squeeze(nn.Module):
+    """A squeeze-and-excitation whose units are on or off whatever comes, as at the start."""
+
+    def __init__(self, gated):
+        super().__init__()
+        self.conv, self.gated = nn.Conv2d(3, 32, 3), gated
+        self.down, self.up = nn.Conv2d(32, 16, 1), nn.Conv2d(16, 32, 1)
+        with torch.no_grad():
+            self.down.bias[:8] = -100.0
+
+    def forward(self, x):
+        x = F.relu(self.conv(x))
+        y = self.up(F.relu(self.down(x.mean((2, 3), keepdim=True))))
+        return x * y.sigmoid() if self.gated else F.softplus(y) + x
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_what_a_gate_is_computed_from_is_silent(gated):
+    data = [torch.randn(600, 3, 5, 5) for _ in range(2)]
+    found = normdoctor.check(Squeeze(gated), data[0], data=data, select="ND601").findings
+    assert len(found) == (0 if gated else 1)
+
+
 def test_options():
-    assert run_rule(DeadUnits, graph(dead=2), warning=0.01)
+    assert not run_rule(DeadUnits, graph(dead=2), warning=0.01)
+    assert run_rule(DeadUnits, graph(dead=2), warning=0.01, units=2)
     assert not run_rule(DeadUnits, graph(dead=63, batches=2), batches=3)
 
 

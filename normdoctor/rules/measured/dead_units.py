@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from normdoctor.findings import Finding, Severity
+from normdoctor.findings import Confidence, Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules import base
 from normdoctor.rules.signals import Signals
@@ -20,6 +20,12 @@ class DeadUnits(base.Rule):
     observation of it. A unit that was never above zero in n observations is called dead: with 95 %
     confidence it is on in fewer than 3/n of all cases. A layer of which no unit is ever on is the matter of
     ND602; behind it, nothing more is reported.
+
+    Reported are more than 10 % of a layer's units, and at least four: in a narrow layer, one or two are on
+    or off by the chance of their start. Silent is what gates are computed from, as the squeeze of a
+    squeeze-and-excitation: it reads averages of what is above zero, so at the start some of its units are
+    on for every sample, and some for none. On synthetic data a share of up to 40 % has low confidence:
+    noise does not hold what a unit may look for.
 
     ## Why is this bad?
     Where a ReLU is off, its derivative is zero. A unit that is off for every input gets no gradient, so it
@@ -71,10 +77,11 @@ class DeadUnits(base.Rule):
     needs = frozenset({"units"})
 
     class Options(base.RuleOptions, frozen=True, kw_only=True):
-        """Fractions of a layer's units, and the least evidence."""
+        """Fractions of a layer's units, the least number of them, and the least evidence."""
 
         warning: float = 0.10
         error: float = 0.40
+        units: int = 4
         observations: int = 1000
         batches: int = 2
 
@@ -88,19 +95,23 @@ class DeadUnits(base.Rule):
             if site.batches < self.options.batches or len(dead) <= self.options.warning * site.units:
                 continue
             # All of them: ND602, or zero by design.
-            if len(dead) < site.units and signals.stirred(site) and not signals.gate(site):
-                yield self._finding(graph, site, dead)
+            if not self.options.units <= len(dead) < site.units or not signals.stirred(site):
+                continue
+            if not signals.gate(site) and not signals.steers(site):
+                yield self._finding(signals, site, dead)
 
-    def _finding(self, graph: Graph, site: Site, dead: list[int]) -> Finding:
+    def _finding(self, signals: Signals, site: Site, dead: list[int]) -> Finding:
+        place = signals.named(site) if signals.layer(site) else "{modules}"
         n, share = site.observations, len(dead) / site.units
-        severe = share > self.options.error and not site.synthetic
+        many = share > self.options.error
         return self.finding(
-            graph,
-            f"{len(dead)} of {site.units} units of {{modules}} ({share:.0%}) were never active "
+            signals.graph,
+            f"{len(dead)} of {site.units} units of {place} ({share:.0%}) were never active "
             f"in {n} observations over {site.of_batches} (rate below {3 / n:.2g} at 95 %)",
-            node=site.node(graph),
+            node=signals.node(site),
             module=site.module,
-            severity=Severity.ERROR if severe else Severity.WARNING,
+            severity=Severity.ERROR if many and not site.synthetic else Severity.WARNING,
+            confidence=Confidence.LOW if site.synthetic and not many else Confidence.HIGH,
             evidence={
                 "units": site.units,
                 "dead": len(dead),

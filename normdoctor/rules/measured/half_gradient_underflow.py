@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from normdoctor.findings import Confidence, Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules import base
-from normdoctor.rules.training import Trained, place_of, rounded, spread_over, trained
+from normdoctor.rules.training import Trained, nothing_left, place_of, rounded, spread_over, trained
 
 
 class HalfGradientUnderflow(base.Rule):
@@ -105,14 +105,9 @@ class HalfGradientUnderflow(base.Rule):
                 yield self._finding(graph, one, zeros, grid)
         # Behind a rounded gradient there may be none at all; or nothing but zero comes from the loss.
         some = any(grid > self.options.grid for _, grid in shares.values())
-        if lost and (some or self._nothing_left(graph)):
+        if lost and (some or nothing_left(graph, self.options.looks)):
             for one in lost if some else lost[-1:]:
                 yield self._finding(graph, one, 1.0, 0.0)
-
-    def _nothing_left(self, graph: Graph) -> bool:
-        """Has no parameter a gradient, also not the last bias, to which the loss itself gives it?"""
-        seen = [one for one in trained(graph) if one.trains and one.figures["seen"] >= self.options.looks]
-        return bool(seen) and all(one.figures["zero"] == one.figures["seen"] for one in seen)
 
     def _finding(self, graph: Graph, one: Trained, zeros: float, grid: float) -> Finding:
         told = (

@@ -118,7 +118,8 @@ class StaleRunningStats(base.Rule):
         shift, z = median(one.shift for one in stale), median(one.z for one in stale)
         logarithm = median(one.log_ratio for one in stale)
         counted = site.figures.get("batches_tracked")
-        after = f" after {counted[0 if site.source != 'watch' else 1]} batches" if counted else ""
+        count = counted[0 if site.source != "watch" else 1] if counted else 0
+        after = f" after {count} batches" if count else ""
         return self.finding(
             graph,
             f"the running statistics of {{modules}}{after} are off in {len(stale)} of {len(judged)} "

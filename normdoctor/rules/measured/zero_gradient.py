@@ -8,15 +8,7 @@ from normdoctor.findings import Confidence, Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules import base
 from normdoctor.rules.layers import BATCH_NORMS
-from normdoctor.rules.training import (
-    FEWEST_STEPS,
-    Trained,
-    norm_modes,
-    place_of,
-    rounded,
-    spread_over,
-    trained,
-)
+from normdoctor.rules.training import Trained, norm_modes, place_of, spread_over, trained, underflows
 
 
 class ZeroGradient(base.Rule):
@@ -102,7 +94,7 @@ class ZeroGradient(base.Rule):
 
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Judge every layer with trainable parameters."""
-        if any(rounded(one, FEWEST_STEPS)[1] > 0.5 for one in trained(graph)):
+        if underflows(graph):
             return  # ND806: the zeros were rounded
         layers: dict[str, list[Trained]] = {}
         for one in trained(graph):
