@@ -153,13 +153,20 @@ def _extremes(values: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _of_norms(model: nn.Module) -> Iterator[tuple[str, str, str, Tensor]]:
-    """(name, path of the module, parameter or buffer, tensor) of everything that a norm holds."""
+    """(name, path of the module, parameter or buffer, tensor) of everything that a norm holds.
+
+    A module that holds running statistics itself is a norm written by hand; of it, what is of their shape.
+    """
     for path, module in model.named_modules():
-        if kind_of_module(type(module))[1] != "norm":
+        statistics = module._buffers.get("running_mean") if "running_var" in module._buffers else None
+        if kind_of_module(type(module))[1] != "norm" and statistics is None:
             continue
+        by_hand = statistics if kind_of_module(type(module))[1] != "norm" else None
         for kind, tensors in (("parameter", module._parameters), ("buffer", module._buffers)):
             for name, tensor in tensors.items():
-                if tensor is not None and tensor.numel() and not is_lazy(tensor) and not tensor.is_meta:
+                if tensor is None or is_lazy(tensor) or tensor.is_meta or not tensor.numel():
+                    continue
+                if by_hand is None or tensor.shape == by_hand.shape:
                     yield f"{path}.{name}" if path else name, path, kind, tensor
 
 
