@@ -1,0 +1,1 @@
+"""Every measured rule, with the fault it finds planted in nets of several styles."""
