@@ -70,7 +70,7 @@ class MaskedBatchNorm(_BatchNorm):
     def _take_masked(self, mean: Tensor, variance: Tensor, count: Tensor, input: Tensor) -> None:
         """Keep the statistics; the count is on the device, and nobody waits for it."""
         self._keep(input, mean, variance)
-        unbiased = variance * (count / (count - 1).clamp_min(1))
+        unbiased = variance * (count.to(variance.dtype) / (count - 1).clamp_min(1))
         if self.running_mean is not None and self.running_var is not None:
             mean = torch.where(count > 0, mean, self.running_mean.to(mean.dtype))
             unbiased = torch.where(count > 0, unbiased, self.running_var.to(mean.dtype))

@@ -1,0 +1,156 @@
+"""SyncBatchNorm on ranks of gloo: what one process makes of the concatenated batch."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from normdoctor import layers
+
+#: Samples on each rank, step by step: equal, unequal, none.
+PLANS = {
+    2: [(3, 3), (5, 1), (4, 0), (0, 2), (0, 0), (1, 1)],
+    4: [(2, 2, 2, 2), (1, 4, 2, 3), (0, 3, 0, 1), (1, 0, 0, 0), (0, 0, 0, 0)],
+}
+SHAPE = (6, 3, 2)
+
+WORKER = """
+import sys
+import torch
+import torch.distributed as dist
+from normdoctor import layers
+
+rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+work = torch.load(f"{folder}/work.pt")
+found = []
+for options, dtype, steps in work:
+    layer = layers.SyncBatchNorm(6, **options).to(dtype)
+    if layer.weight is not None:
+        with torch.no_grad():
+            layer.weight.copy_(torch.linspace(0.5, 2, 6))
+    for parts, gradients, residuals in steps:
+        x = parts[rank].to(dtype).clone().requires_grad_()
+        layer.zero_grad()
+        residual = residuals[rank].to(dtype).clone().requires_grad_()
+        y = layer(x, residual)
+        y.backward(gradients[rank].to(dtype))
+        state = {k: v.clone() for k, v in layer.state_dict().items()}
+        sums = {k: p.grad.clone() for k, p in layer.named_parameters()}
+        found.append((y.detach(), x.grad, residual.grad, sums, state, layer.statistics.var))
+torch.save(found, f"{folder}/rank{rank}.pt")
+dist.destroy_process_group()
+"""
+
+SETTINGS = [
+    ({}, torch.float64),
+    ({}, torch.float32),
+    ({"activation": "silu"}, torch.float64),
+    ({"momentum": None}, torch.float64),
+    ({"affine": False}, torch.float64),
+    ({"track_running_stats": False}, torch.float64),
+    ({"bias": False, "eps": 1e-2}, torch.float64),
+    ({}, torch.bfloat16),
+]
+
+
+@pytest.fixture(scope="module", params=sorted(PLANS))
+def ranks(request, tmp_path_factory):
+    """What was given to the ranks, and what each of them found."""
+    world = request.param
+    folder = tmp_path_factory.mktemp(f"ranks{world}")
+    generator = torch.Generator().manual_seed(0)
+
+    def parts(counts):
+        # Unlike on each rank, so that local statistics would be seen.
+        return [
+            torch.randn(n, *SHAPE, generator=generator) * (1 + rank) + rank for rank, n in enumerate(counts)
+        ]
+
+    plan = [tuple(parts(counts) for _ in range(3)) for counts in PLANS[world]]
+    work = [(options, dtype, plan) for options, dtype in SETTINGS]
+    torch.save(work, folder / "work.pt")
+    (folder / "worker.py").write_text(WORKER)
+    command = [sys.executable, str(folder / "worker.py")]
+    running = [
+        subprocess.Popen([*command, str(rank), str(world), str(folder)], stderr=subprocess.PIPE, text=True)
+        for rank in range(world)
+    ]
+    for one in running:
+        _, text = one.communicate(timeout=240)
+        assert one.returncode == 0, text
+    return work, [torch.load(folder / f"rank{rank}.pt") for rank in range(world)]
+
+
+@pytest.mark.parametrize(
+    "number", range(len(SETTINGS)), ids=lambda n: f"{SETTINGS[n][0] or 'plain'}-{SETTINGS[n][1]}"
+)
+def test_equals_one_process(ranks, number):
+    work, found = ranks
+    options, dtype, steps = work[number]
+    layer = layers.BatchNorm2d(6, backend="reference", **options).double()
+    if layer.weight is not None:
+        with torch.no_grad():
+            layer.weight.copy_(torch.linspace(0.5, 2, 6))
+    bound = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 2.0**-7}[dtype]
+
+    def close(value, right):
+        scale = max(1.0, right.abs().max().item()) if right.numel() else 1.0
+        torch.testing.assert_close(value.double(), right, rtol=0, atol=8 * bound * scale, check_dtype=False)
+
+    for step, given in enumerate(steps):
+        x, gradient, residual = (torch.cat(parts).to(dtype).double() for parts in given)
+        x.requires_grad_()
+        residual.requires_grad_()
+        layer.zero_grad()
+        y = layer(x, residual)
+        y.backward(gradient)
+        results = [of_rank[number * len(steps) + step] for of_rank in found]
+        for place, right in enumerate((y.detach(), x.grad, residual.grad)):
+            close(torch.cat([result[place] for result in results]), right)
+            assert all(result[place].dtype == dtype for result in results)
+        for name, parameter in layer.named_parameters():
+            close(sum(result[3][name].double() for result in results), parameter.grad)
+        for name, value in layer.named_buffers():
+            assert all(torch.equal(result[4][name], results[0][4][name]) for result in results)
+            close(results[0][4][name], value.double())
+        if len(x):
+            assert all(torch.equal(result[5], results[0][5]) for result in results)
+            close(results[0][5], x.detach().var((0, 2, 3), correction=0))
+
+
+def test_alone_it_is_batch_norm():
+    own, theirs = layers.SyncBatchNorm(6), nn.BatchNorm2d(6)
+    x = torch.randn(4, *SHAPE)
+    for _ in range(2):
+        torch.testing.assert_close(own(x), theirs(x))
+    torch.testing.assert_close(own.running_var, theirs.running_var)
+    torch.testing.assert_close(own.eval()(x), theirs.eval()(x))
+    assert isinstance(own, nn.SyncBatchNorm)
+
+
+def test_conversion_keeps_the_tensors():
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 1),
+        nn.BatchNorm2d(4, eps=1e-3, momentum=0.2),
+        nn.Sequential(layers.BatchNorm2d(4, activation="relu")),
+    ).eval()
+    kept = [p.data_ptr() for p in net.parameters()]
+    x = torch.randn(2, 3, 5, 5)
+    right = net(x)
+    converted = layers.SyncBatchNorm.convert_sync_batchnorm(net)
+    assert isinstance(converted[1], layers.SyncBatchNorm)
+    assert converted[2][0].activation == "relu"
+    assert (converted[1].eps, converted[1].momentum, converted[1].training) == (1e-3, 0.2, False)
+    assert [p.data_ptr() for p in converted.parameters()] == kept
+    torch.testing.assert_close(converted(x), right)
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 0, 3)])
+def test_refusals_are_torchs(shape):
+    for cls in (layers.SyncBatchNorm, nn.SyncBatchNorm):
+        with pytest.raises(ValueError, match=r"at least 2D|non-zero"):
+            cls(4)(torch.randn(shape))
