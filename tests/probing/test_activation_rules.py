@@ -15,6 +15,7 @@ HERE = runpy.run_path(str(Path(__file__).parents[1] / "models" / "activation_net
 NETS, Sequential, Residual, Transformer, Mixer, Recurrent, made = (
     HERE[name] for name in ("NETS", "Sequential", "Residual", "Transformer", "Mixer", "Recurrent", "made")
 )
+SqueezeExcite = runpy.run_path(str(Path(__file__).parents[1] / "models" / "gate_nets.py"))["SqueezeExcite"]
 RULES = "ND601 ND602 ND603 ND604 ND605 ND607 ND609 ND610 ND611 ND613 ND614 ND615".split()
 
 
@@ -362,38 +363,6 @@ def test_off_centre_input(norm):
 
 
 # -- gates
-
-
-class SqueezeExcite(nn.Module):
-    """Gates in several spellings; `fault` makes them constant."""
-
-    def __init__(self, spelling, fault=False):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 16, 3, padding=1)
-        self.other = nn.Conv2d(3, 16, 3, padding=1)
-        self.down = nn.Linear(16, 16)
-        self.up = nn.Linear(16, 16)
-        self.head = nn.Linear(16, 5)
-        self.spelling, self.fault = spelling, fault
-        if fault and spelling != "select":
-            with torch.no_grad():
-                self.up.bias.fill_(200.0)
-
-    def forward(self, x):
-        y, other = self.conv(x), self.other(x)
-        score = self.up(F.relu(self.down(y.mean((2, 3)))))
-        if self.spelling == "sigmoid":
-            y = y * torch.sigmoid(score)[:, :, None, None]
-        elif self.spelling == "hard":
-            y = F.hardsigmoid(score).view(-1, 16, 1, 1) * y
-        elif self.spelling == "blend":
-            gate = score.sigmoid().unsqueeze(-1).unsqueeze(-1)
-            y = y * gate + other * (1 - gate)
-        else:
-            two = torch.stack([score, score if self.fault else self.down(score)], 1)
-            first, second = torch.softmax(two, 1).unbind(1)
-            y = y * first[..., None, None] + other * second[..., None, None]
-        return self.head(y.relu().mean((2, 3)))
 
 
 SPELLINGS = ["sigmoid", "hard", "blend", "select"]
