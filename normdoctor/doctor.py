@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -275,18 +275,33 @@ def _check(
     request = replace(request, requirements=session.requirements(target.name, spec))
     with loaded(target.model, request.weights) as notes:
         target = replace(target, notes=(*target.notes, *notes))
-        if source is not None and source.all_ranks:
-            from normdoctor.probing.ranks import together
-
-            examination = together(lambda: _examined(target, request))
-        else:
+        if source is None:
             examination = _examined(target, request)
-        facts = examination.facts
-        if source is not None:
-            facts = source.measured(target, examination, session.needs(target.name, spec), request.device)
+            facts = examination.facts
+        else:
+            examination, facts = _with_data(target, request, source, session.needs(target.name, spec))
     if examination.error is not None:
         session.problem(target.name, examination.error)
     session.check(facts, spec)
+
+
+def _with_data(
+    target: Target, request: Request, source: Source, needs: Collection[str]
+) -> tuple[Examination, Facts]:
+    """Record the target on the first batch, unless other inputs are given, and measure it on all of them."""
+    from dataclasses import replace
+
+    from normdoctor.probing.ranks import together
+    from normdoctor.probing.sandbox import undisturbed
+
+    with undisturbed():
+        if source.all_ranks:
+            examination = together(lambda: _examined(target, request))
+        else:
+            if request.inputs is None and not request.specs:
+                target = replace(target, inputs=source.example(target) or target.inputs)
+            examination = _examined(target, request)
+        return examination, source.measured(target, examination, needs, request.device)
 
 
 def _examined(target: Target, request: Request) -> Examination:

@@ -321,7 +321,7 @@ class ReferenceFact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InputFact(msgspec.Struct, frozen=True, kw_only=True):
-    """One input of the recorded forward: `source` is given, declared, captured or inferred."""
+    """One input of the recorded forward: `source` is given, data, declared, captured or inferred."""
 
     name: str
     tensor: TensorFact

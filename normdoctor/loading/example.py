@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-InputSource = Literal["given", "declared", "captured", "inferred"]
+InputSource = Literal["given", "data", "declared", "captured", "inferred"]
 
 
 @dataclass(frozen=True)
 class ExampleInputs:
     """Arguments for one call of a model.
 
-    `source` says who chose them: the user (`given`), the file or the model (`declared`), the file's
-    own first call (`captured`) or normdoctor (`inferred`). `note` says more, for the report; `names`
-    holds the names of the positional ones where they are known.
+    `source` says who chose them: the user (`given`, or `data` for the first of the batches that were given),
+    the file or the model (`declared`), the file's own first call (`captured`) or normdoctor (`inferred`).
+    `note` says more, for the report; `names` holds the names of the positional ones where they are known.
     """
 
     args: tuple[Any, ...] = ()

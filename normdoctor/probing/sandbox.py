@@ -48,12 +48,21 @@ def sandbox(model: nn.Module) -> Iterator[None]:
     Values are kept as copies, so the model's memory is needed once more.
     """
     state = _State(model)
-    restore_process = _process_state()
+    with undisturbed():
+        try:
+            yield
+        finally:
+            state.restore()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put random generators, gradient mode, default dtype and backend flags back at the end."""
+    restore = _process_state()
     try:
         yield
     finally:
-        state.restore()
-        restore_process()
+        restore()
 
 
 class _State:

@@ -14,6 +14,7 @@ import torch
 
 from normdoctor.errors import UsageError
 from normdoctor.facts import Facts
+from normdoctor.loading.example import ExampleInputs
 from normdoctor.loading.isolation import Imports, kept_in_place
 from normdoctor.loading.objects import load_with_imports
 from normdoctor.loading.soundness import foreign_errors
@@ -73,6 +74,19 @@ class Source:
             with self._active(), foreign_errors(self.name):
                 self.data = batches(data, self.name)
                 self._hold()
+
+    def example(self, target: Target) -> ExampleInputs | None:
+        """The first batch as inputs for a recording; None where there are no data of the user's own.
+
+        With several ranks there is none either: all are to record the same, and a rank may have no batch.
+        """
+        if self.data is None or self.synthetic or self.all_ranks or target.scripted:
+            return None
+        feed = Feed(self.data, self.name, 1, self.batch_size, self.to_inputs)
+        aside = contextlib.redirect_stdout(sys.stderr)
+        with kept_in_place(), self._active(), target.active(), foreign_errors(self.name), aside:
+            call = next(feed.calls(target.model), None)
+        return None if call is None else ExampleInputs(*call, source="data")
 
     def measured(
         self, target: Target, examination: Examination, needs: Collection[str], device: str | None

@@ -176,9 +176,12 @@ def _recorded(target: Target, request: Request, device: torch.device | None, not
         try:
             recording = _in_some_mode(target, _named(target.inputs, target), loss, notes)
         except TraceError as error:
-            notes.append(f"the {target.inputs.source} inputs do not run ({error.message}); others were tried")
+            first = target.inputs.source == "data"
+            what = "first batch does" if first else f"{target.inputs.source} inputs do"
+            notes.append(f"the {what} not run ({error.message}); other inputs were tried")
         else:
-            notes.append(f"inputs {target.inputs.source}: {describe_inputs(recording.example)}")
+            if target.inputs.source != "data":
+                notes.append(f"inputs {target.inputs.source}: {describe_inputs(recording.example)}")
             return recording
     try:
         recording = infer(target.model, loss=loss)

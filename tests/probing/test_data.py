@@ -334,3 +334,39 @@ def test_no_progress_without_a_terminal(monkeypatch):
     progress(2, 4)
     progress.close()
     assert stream.getvalue() == ""
+
+
+class Odd(nn.Module):
+    """Takes what nobody would guess: a number of features that its layers do not tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, scene):
+        return self.head(scene["pixels"].reshape(len(scene["pixels"]), 8, -1).mean(2))
+
+
+def test_the_first_batch_is_what_the_forward_is_recorded_with():
+    model = Odd()
+    state = torch.get_rng_state()
+    report = normdoctor.check(model, data=({"scene": {"pixels": torch.randn(4, 8, 3)}} for _ in range(3)))
+    assert not report.problems
+    assert not [note for target in report.targets for note in target.notes if "inferred" in note]
+    assert any("measured over 3 batches" in note for target in report.targets for note in target.notes)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_given_inputs_come_before_the_first_batch():
+    seen = []
+
+    class Net(nn.Linear):
+        def forward(self, input):
+            seen.append(tuple(input.shape))
+            return super().forward(input)
+
+    normdoctor.check(Net(3, 2), inputs=torch.randn(5, 3), data=[torch.randn(4, 3)])
+    assert seen[0] == (5, 3)
+    seen.clear()
+    normdoctor.check(Net(3, 2), data=[torch.randn(4, 3)])
+    assert seen[0] == (4, 3)
