@@ -24,7 +24,7 @@ from normdoctor.layers.reference import HALF, along_channels, channel_affine, co
 __all__ = ["batch_norm", "channel_affine", "group_norm", "layer_norm", "rms_norm"]
 
 #: mean/std above which the kernels of the CPU are run again on the input less its mean (see above).
-LARGE_MEAN = 300.0
+LARGE_MEAN = 100.0
 LARGE_MEAN_SHORTCUT = 3.0
 
 
@@ -38,7 +38,9 @@ def batch_norm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `reference.batch_norm`."""
     y, mean, variance = batch_norm_once(x, weight, bias, eps)
-    if _suffers(x, mean, variance.sqrt(), LARGE_MEAN):
+    # Where positions lie next to each other, the kernel adds up in float64.
+    added_up = x.dim() > 2 and x.is_contiguous()
+    if not added_up and _suffers(x, mean, torch.rsqrt(variance + eps), LARGE_MEAN):
         y, rest, variance = batch_norm_once(x - along_channels(mean, x), weight, bias, eps)
         mean = mean + rest
     if x.dtype in HALF and y.requires_grad:
@@ -54,8 +56,7 @@ def batch_norm_once(
     if x.dtype in HALF:
         x = _dense(x)
     # Running statistics with a momentum of 1 are those of the batch, whichever kernel torch takes.
-    mean = torch.zeros(x.shape[1], dtype=wide, device=x.device)
-    variance = torch.zeros_like(mean)
+    mean, variance = torch.zeros(2, x.shape[1], dtype=wide, device=x.device).unbind(0)
     scale, shift = (None if v is None else v.to(wide) for v in (weight, bias))
     y = F.batch_norm(x, mean, variance, scale, shift, True, 1.0, eps)
     count = x.numel() // x.shape[1]
@@ -75,7 +76,7 @@ def layer_norm(
     shape = list(normalized_shape)
     y, mean, rstd = torch.native_layer_norm(x, shape, weight, bias, eps)
     mean, rstd = mean.detach(), rstd.detach()
-    if _suffers(x, mean, 1 / rstd, LARGE_MEAN):
+    if _suffers(x, mean, rstd, LARGE_MEAN):
         y, rest, rstd = torch.native_layer_norm(x - mean, shape, weight, bias, eps)
         mean, rstd = mean + rest.detach(), rstd.detach()
     leading = x.shape[: x.dim() - len(shape)]
@@ -113,7 +114,7 @@ def group_norm(
     sizes = (samples, channels, x.numel() // (samples * channels), num_groups, eps)
     y, mean, rstd = _group_norm(x, weight, bias, sizes)
     shortcut = x.dim() in (4, 5) and not x.is_contiguous()
-    if _suffers(x, mean, 1 / rstd, LARGE_MEAN_SHORTCUT if shortcut else LARGE_MEAN):
+    if _suffers(x, mean, rstd, LARGE_MEAN_SHORTCUT if shortcut else LARGE_MEAN):
         groups = mean.repeat_interleave(channels // num_groups, dim=1)
         centred = x - groups.view(samples, channels, *(1,) * (x.dim() - 2))
         y, rest, rstd = _group_norm(centred, weight, bias, sizes)
@@ -151,12 +152,12 @@ def _memory_format(x: Tensor) -> torch.memory_format:
     return torch.contiguous_format
 
 
-def _suffers(x: Tensor, mean: Tensor, deviation: Tensor, limit: float) -> bool:
+def _suffers(x: Tensor, mean: Tensor, rstd: Tensor, limit: float) -> bool:
     """Is the mean of a float32 input on the CPU so large that the kernel has lost digits?"""
     if x.device.type != "cpu" or x.dtype != torch.float32:
         return False
-    # Not `mean / deviation`, which has no value where all values are the same.
-    return bool((mean.abs() > limit * deviation).any())
+    # In three calls, since small inputs pay for each. NaN counts as suffering: it hides what others have.
+    return not float(torch.linalg.vector_norm(mean * rstd, torch.inf)) <= limit
 
 
 def _wide(statistic: Tensor, x: Tensor) -> Tensor:

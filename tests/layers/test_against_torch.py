@@ -82,7 +82,7 @@ def amplified(x, layer):
     eps = torch.finfo(torch.float32).eps if layer.eps is None else layer.eps
     factor = (variance.min().item() + eps) ** -0.5
     unit = torch.finfo(torch.float32 if x.dtype in HALF else x.dtype).eps
-    return 8 * unit * x.abs().max().item() * factor * max(1.0, factor)
+    return 32 * unit * x.abs().max().item() * factor * max(1.0, factor)
 
 
 def channel_shape(draw, dims, smallest_batch=0):
