@@ -60,7 +60,8 @@ class Classifier:
         """(kind, role) of a function of torch's."""
         known = self._known.get(function)
         if known is None:
-            name = getattr(function, "__name__", "")
+            # `linear.default` is what exported programs call; functions of Python have no dot.
+            name = getattr(function, "__name__", "").partition(".")[0]
             if name in ("__get__", "__set__"):
                 name = ""
             known = ("relu6", "activation") if function is F.relu6 else kind_of_function(name)

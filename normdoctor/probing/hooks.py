@@ -63,13 +63,15 @@ class Observer:
     Forwards that run inside a backward (checkpointing) are no new observations and are left out, and so
     are those in another thread than the first (replicas of DataParallel) and those under `torch.compile`.
     `accepts`, where it is set, is asked whether a forward that begins is to be observed. `divided` counts
-    outputs that were not read because they are divided over ranks (tensor parallelism).
+    outputs that were not read because they are divided over ranks (tensor parallelism), `shown` counts calls
+    that collectors were shown; `scripted` are modules that run without hooks.
     """
 
     def __init__(self, model: nn.Module, collectors: Sequence[Collector]) -> None:
         self.model = model
         self.collectors = collectors
         self.forwards = 0
+        self.shown = 0
         self.divided = 0
         self.accepts: Callable[[], bool] | None = None
         self._handles: list[RemovableHandle] = []
@@ -93,6 +95,32 @@ class Observer:
             before = module.register_forward_pre_hook(Hook(self.enter, path), with_kwargs=True)
             after = module.register_forward_hook(Hook(self.exit), always_call=True)
             self._handles += [before, after]
+
+    @property
+    def scripted(self) -> list[str]:
+        """The outermost modules whose forward was compiled by TorchScript: nothing inside of them is seen."""
+        found: list[str] = []
+        for path, module in self.model.named_modules():
+            inside = any(not one or path.startswith(f"{one}.") for one in found)
+            if isinstance(module, torch.jit.ScriptModule) and not inside:
+                found.append(path)
+        return found
+
+    def blindness(self, forwards: int) -> list[str]:
+        """What could not be seen of so many forwards, and why, for a report: no silent zero."""
+        notes = []
+        if forwards and not self.shown:
+            why = (
+                "it is scripted"
+                if "" in self.scripted
+                else "vmap, meta, compiled code, or no layer of torch's"
+            )
+            notes.append(f"nothing is measured: no output in the forward could be read ({why})")
+        elif self.scripted:
+            notes.append(f"scripted, so not seen inside: {', '.join(self.scripted[:4])}")
+        if self.divided:
+            notes.append("outputs that are divided over ranks (DTensor) are not measured")
+        return notes
 
     def detach(self) -> None:
         """Take all hooks off. May be called at any time, and more than once."""
@@ -158,6 +186,7 @@ class Observer:
         result = self._noted(kind, function(*args, **kwargs))
         output = result[0] if isinstance(result, tuple) and result else result
         if observable(output):
+            self.shown += 1
             axis = self._axis if -output.dim() <= self._axis < output.dim() else -1
             call = Call(key, role, args, kwargs, output, axis % output.dim())
             with torch.no_grad():

@@ -100,7 +100,7 @@ class ModeTracker:
                 root.register_forward_hook(Hook(self._exit), always_call=True),
             ]
         for place, norm in enumerate(self.norms):
-            if norm.module not in self.roots:
+            if norm.module not in self.roots and not isinstance(norm.module, torch.jit.ScriptModule):
                 # Always: a recomputation is stopped by an exception once it has what it needs.
                 hook = Hook(self._ran, place)
                 self._handles.append(norm.module.register_forward_hook(hook, always_call=True))

@@ -252,7 +252,7 @@ class Watch:
         found: Measurements = {}
         collectors = self._observer.collectors
         shares = [take(len(collector.tensors())) for collector in collectors]
-        if self._observer.forwards:
+        if self._observer.forwards and self._observer.shown:
             found |= {c.need: c.read(share) for c, share in zip(collectors, shares, strict=True)}
         if self._window and self._observer.forwards < JUDGED[0]:
             found |= self._window
@@ -339,8 +339,7 @@ class Watch:
         losses = measurements.get("losses", {}).get("loss", {})
         if losses.get("not_finite"):
             notes.append(f"the loss was not finite in {losses['not_finite']} of {losses['steps']} steps")
-        if self._observer.divided:
-            notes.append("outputs that are divided over ranks (DTensor) are not measured")
+        notes += self._observer.blindness(self._observer.forwards)
         if self._modes.compiled and self.every > 1:
             notes.append("the model is compiled in place: its modes are known of observed steps only")
         return notes

@@ -16,6 +16,7 @@ from normdoctor.facts import Facts
 from normdoctor.loading.wrappers import unwrapped
 from normdoctor.probing import ranks
 from normdoctor.probing.data import BATCH_HINT, Arguments, Feed
+from normdoctor.probing.eager import eager
 from normdoctor.probing.finite import leaves
 from normdoctor.probing.hooks import Collector, Observer
 from normdoctor.probing.plan import planned, studies
@@ -68,6 +69,7 @@ def measure(
         notes.append(f"{refused} of the batches left a BatchNorm one value a channel, which torch refuses")
     if bad := measured["run"].get("not_finite"):
         notes.append(f"{bad} of the batches hold NaN or infinity themselves")
+    notes += measured["run"].pop("notes", [])
     studied = Studied(unwrapped(model), tuple(kept), feed, facts, measured)
     for study in studies(needs):
         try:
@@ -120,8 +122,10 @@ def probe(
         raise first or UsageError(f"expected batches of data to measure on, found none in {feed.name}")
     if feed.batch_size is not None:
         run["batch_size"] = feed.batch_size
+    if notes := observer.blindness(tally.batches):
+        run["notes"] = notes
     if not all_ranks:
-        return {**observer.read(), "run": run}
+        return {**(observer.read() if observer.shown else {}), "run": run}
     run["ranks"] = len(tallies)
     return {**ranks.across(observer.collectors), "ranks": ranks.replicas(inner, model), "run": run}
 
@@ -153,6 +157,7 @@ def _observed(
         if training is not None:
             model.train(training)
         _part(model)
+        eager.enter(observer)
         observer.attach()
         try:
             for call in feed.calls(model, device):
@@ -169,6 +174,7 @@ def _observed(
                     on_batch(count, feed.total)
         finally:
             observer.detach()
+            eager.leave(observer)
     return Tally(count, len(refusals), bad, refusals[0] if refusals else None)
 
 

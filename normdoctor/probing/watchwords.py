@@ -9,12 +9,18 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from normdoctor.errors import UsageError, kind_of
+from normdoctor.loading.wrappers import unwrapped
 
 
 def check_arguments(model: Any, optimizer: Any, every: Any, budget: Any, on_finding: Any) -> None:
     """Raise UsageError for arguments of `watch` that cannot be meant."""
     if not isinstance(model, nn.Module):
         raise UsageError(f"expected a module to watch, found {type(model).__name__}")
+    if isinstance(unwrapped(model), torch.jit.ScriptModule):
+        raise UsageError(
+            "a ScriptModule runs without Python, so nothing in it can be watched",
+            hint="Watch the module that it was made of.",
+        )
     if (lazy := next((name for name, one in model.named_parameters() if is_lazy(one)), None)) is not None:
         raise UsageError(
             f"`{lazy}` belongs to a lazy module and does not exist yet, so it cannot be watched",

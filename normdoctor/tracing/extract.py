@@ -317,7 +317,8 @@ def reparametrizations(module: nn.Module) -> dict[str, str]:
         word = _OLD_HOOKS.get(type(hook).__name__)
         if word is not None:
             found[str(getattr(hook, "name", "weight"))] = word
-    holder = module._modules.get("parametrizations")
+    # Children of a ScriptModule are held by no dict.
+    holder = dict(module._modules.items()).get("parametrizations")
     for name, chain in holder.named_children() if isinstance(holder, nn.ModuleDict) else ():
         for one in chain.children() if isinstance(chain, parametrize.ParametrizationList) else ():
             kind = type(one)
