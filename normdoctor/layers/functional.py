@@ -247,7 +247,8 @@ def agreed(x: Tensor) -> Tensor:
 def agreeing(y: Tensor) -> Tensor:
     """`y`, whose gradient will be `agreed`."""
     if y.requires_grad and y.dim() in (4, 5) and y.shape[0] == 1:
-        y.register_hook(agreed)  # type: ignore[no-untyped-call]
+        # There is no gradient of what a second derivative does not come through.
+        y.register_hook(lambda grad: None if grad is None else agreed(grad))  # type: ignore[no-untyped-call]
     return y
 
 

@@ -40,8 +40,8 @@ class Fused(nn.Module):
         eps: float = 0.0,
     ) -> None:
         """Keep what was found in an input, where it is of use to anybody (see `BatchStatistics`)."""
-        found = (mean, variance, mean_square, rstd)
-        if input.numel() > 0 and any(v is not None for v in found) and not backends.transformed(input):
+        known = mean is not None or rstd is not None or variance is not None or mean_square is not None
+        if known and input.numel() > 0 and not backends.transformed(input):
             self.statistics.keep(mean, variance, mean_square=mean_square, rstd=rstd, eps=eps)
 
     def extra_repr(self) -> str:

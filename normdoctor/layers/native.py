@@ -75,10 +75,9 @@ def layer_norm(
     """As `reference.layer_norm`."""
     shape = list(normalized_shape)
     y, mean, rstd = torch.native_layer_norm(x, shape, weight, bias, eps)
-    mean, rstd = mean.detach(), rstd.detach()
     if _suffers(x, mean, rstd, LARGE_MEAN):
         y, rest, rstd = torch.native_layer_norm(x - mean, shape, weight, bias, eps)
-        mean, rstd = mean + rest.detach(), rstd.detach()
+        mean = mean + rest
     leading = x.shape[: x.dim() - len(shape)]
     return finish(y, activation, residual), _wide(mean, x).view(leading), _wide(rstd, x).view(leading)
 

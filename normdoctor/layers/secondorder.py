@@ -13,7 +13,7 @@ def gradients(
 ) -> list[Tensor | None]:
     """The gradients of `formula(*inputs)`, themselves differentiable, None where an input takes none."""
     wanted = {index: one for index, one in enumerate(inputs) if one is not None and one.requires_grad}
-    with torch.enable_grad():  # type: ignore[no-untyped-call]
+    with torch.enable_grad():
         y = formula(*inputs)
         given = torch.autograd.grad(y, list(wanted.values()), grad, create_graph=True, allow_unused=True)
     found = dict(zip(wanted, given, strict=True))
