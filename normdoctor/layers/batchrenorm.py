@@ -25,6 +25,9 @@ class BatchRenorm(_BatchNorm):
     statistics are young (5000 steps in the paper), then raise both step by step to 3 and 5: they are plain
     attributes, which may be set at any time.
 
+    Under activation checkpointing the second forward of a step sees running statistics that have moved: do
+    not checkpoint this layer.
+
     Args:
         num_features: Number of channels `C` of the input.
         eps: Added to the variances, inside the square roots.

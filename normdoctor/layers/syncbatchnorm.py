@@ -92,7 +92,7 @@ class SyncBatchNorm(_BatchNorm, nn.SyncBatchNorm):
         self._check_non_zero_input_channels(input)
         group = self._group()
         if group is None:
-            return super().forward(input, residual)
+            return self.alone(input, residual)
         if self.eps <= 0.0:
             raise ValueError(f"batch_norm eps must be positive during training, but got {self.eps}")
         verify.floating(input)
@@ -105,6 +105,10 @@ class SyncBatchNorm(_BatchNorm, nn.SyncBatchNorm):
         self._keep(mean, mean, variance)  # also of a rank that has no samples
         self._track_all(mean, variance, count)
         return y.to(input.dtype)
+
+    def alone(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        """The forward of a rank that works by itself."""
+        return super().forward(input, residual)
 
     def _group(self) -> Any:
         """The ranks to work with, None where this one works alone."""

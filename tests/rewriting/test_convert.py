@@ -308,3 +308,13 @@ def test_a_batch_of_one_is_compared_in_eval_mode_only():
 def test_not_a_module():
     with pytest.raises(UsageError, match="module"):
         convert("model")
+
+
+def test_own_batch_norms_are_converted_with_their_activation():
+    from normdoctor.layers import BatchNorm2d
+
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), BatchNorm2d(16, activation="relu"))
+    result = normdoctor.convert(net, "batch->group", inputs=torch.randn(4, 3, 8, 8))
+    assert isinstance(result.model[1], GroupNorm)
+    assert result.model[1].activation == "relu"
+    assert result.model(torch.randn(4, 3, 8, 8)).min() >= 0

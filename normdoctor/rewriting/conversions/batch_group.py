@@ -10,8 +10,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
 from normdoctor.layers import GroupNorm
+from normdoctor.layers.batchnorm import _BatchNorm as _OwnBatchNorm
+from normdoctor.layers.syncbatchnorm import SyncBatchNorm as _OwnSyncBatchNorm
 from normdoctor.rewriting.conversions.base import Conversion, Place, Refused
 
+#: What a layer may do to be a BatchNorm and nothing else; ours may end with an activation, which is kept.
+_FORWARDS = (
+    _BatchNorm.forward,
+    nn.SyncBatchNorm.forward,
+    _OwnBatchNorm.forward,
+    _OwnSyncBatchNorm.forward,
+)
 #: Numbers of groups to choose from, and how many channels a group must keep.
 FRESH_GROUPS, FRESH_CHANNELS = (32, 16, 8, 4, 2), 4
 #: A trained net keeps its function better with few large groups: their statistics vary less.
@@ -48,6 +57,8 @@ class BatchToGroup(Conversion):
             affine=old.weight is not None,
             bias=old.bias is not None,
             device="meta",  # the old layer's parameters take the place of these
+            activation=getattr(old, "activation", None),
+            backend=getattr(old, "backend", "auto"),
         )
 
     def notes(self, places: list[Place]) -> list[str]:
@@ -87,5 +98,5 @@ def _refuse_what_is_more_than_batchnorm(module: _BatchNorm) -> None:
     kind = type(module)
     if parametrize.is_parametrized(module):
         raise Refused("its parameters are parametrized")
-    if kind.forward not in (_BatchNorm.forward, nn.SyncBatchNorm.forward) or "forward" in vars(module):
+    if kind.forward not in _FORWARDS or "forward" in vars(module):
         raise Refused(f"{kind.__name__} has a forward of its own, which would be lost")

@@ -120,7 +120,8 @@ class HandwrittenNorm(Rule):
             over_batch = 0 in norm.reduced and not norm.running  # ND902's concern
             if not norm.kind or norm.inverted or "factor" in norm.evidence or over_batch:
                 continue
-            if in_a_loss(graph, found):
+            own = found.owner is not None and found.owner.qualname.startswith("normdoctor.layers.")
+            if own or in_a_loss(graph, found):
                 continue
             layer, exact = _replacement(graph, found)
             name = f"{found.owner.type} {{modules}}" if found.owner else "{modules}"

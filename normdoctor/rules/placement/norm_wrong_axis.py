@@ -132,7 +132,7 @@ class NormWrongAxis(Rule):
             if norm.input is None or len(norm.input.axes) != len(norm.input.shape):
                 continue
             fault = _second(norm) if norm.kind in _SECOND else _last(norm)
-            if fault is None:
+            if fault is None or _filter_response(graph, norm):
                 continue
             before = norm.input
             node = norm.output
@@ -173,6 +173,18 @@ def _second(norm: Norm) -> _Fault | None:
         Confidence.HIGH,
         (1,),
     )
+
+
+def _filter_response(graph: Graph, norm: Norm) -> bool:
+    """Filter response normalization: the root mean square of all positions, one scale a channel."""
+    found, before = norm.handwritten, norm.input
+    if found is None or before is None or norm.kind != "rms_norm":
+        return False
+    everywhere = {at for at, label in enumerate(before.axes) if label in POSITIONS}
+    if set(_reduced(norm)) != everywhere or before.axes[1:2] != ("channel",):
+        return False
+    sizes = [graph.parameters[name].tensor.size for name in found.scales if name in graph.parameters]
+    return bool(sizes) and all(size == before.shape[1] for size in sizes)
 
 
 def _last(norm: Norm) -> _Fault | None:
