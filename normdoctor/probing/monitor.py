@@ -281,7 +281,7 @@ class Watch:
 
     def _judge(self) -> None:
         """Begin to judge what was measured so far; nothing is observed until that is done."""
-        transfer = Transfer(self._tensors())
+        transfer = Transfer(self._tensors(), still=True)
         facts, full = self.facts_of.plain(), self._observer.forwards >= WINDOW
 
         def judge(arrived: Transfer) -> Sequence[Finding]:

@@ -7,19 +7,26 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+#: A tensor of more values than this is large: counts of units, not a figure of a site.
+LARGE = 2**17
+
 
 class Transfer:
     """A copy of tensors, as float64, that is on its way to the host.
 
     The copy is ordered behind what was launched before it; later writes to the tensors do not touch it.
-    `immediate` is true where nothing had to travel.
+    `immediate` is true where nothing had to travel. With `still` nobody writes to the tensors before they
+    were waited for: then those on the host are not copied, nor large ones widened, which saves their memory.
     """
 
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
+    def __init__(self, tensors: Sequence[Tensor], *, still: bool = False) -> None:
         self._shapes = [tensor.shape for tensor in tensors]
         self._flats: list[tuple[list[int], Tensor]] = []
         self._events: list[torch.cuda.Event] = []
-        for device in {tensor.device: None for tensor in tensors}:
+        self._held: dict[int, Tensor] = {}
+        if still:
+            self._held = {i: one.detach() for i, one in enumerate(tensors) if one.device.type == "cpu"}
+        for device in {one.device: None for i, one in enumerate(tensors) if i not in self._held}:
             places = [place for place, tensor in enumerate(tensors) if tensor.device == device]
             wide = torch.float32 if device.type == "mps" else torch.float64
             flat = torch.cat([tensors[place].detach().to(wide).flatten() for place in places])
@@ -42,7 +49,10 @@ class Transfer:
         """The copies on the host; waits for those that have not arrived."""
         for event in self._events:
             event.synchronize()
-        found: dict[int, Tensor] = {}
+        found = {
+            place: one if one.numel() > LARGE and one.is_floating_point() else one.double()
+            for place, one in self._held.items()
+        }
         for places, flat in self._flats:
             parts = torch.split(flat.cpu().double(), [self._shapes[place].numel() for place in places])
             found |= {
