@@ -20,7 +20,8 @@ class NonIidBatches(base.Rule):
     be if the batches held independent samples: the variance of the means of single samples within a batch,
     divided by the batch size. The ratio is 1 for shuffled data (an F test). Reported is the first layer
     whose median ratio over the channels is above 4 and has a probability below 1e-4 under chance, from 4
-    batches on. Later layers get their input through norms that take the batch's mean out again.
+    batches on; where batches differ in size, as the last one may, each counts by its size (a one-way
+    analysis of variance). Later layers get their input through norms that take the batch's mean out again.
 
     It needs data of the check: in a watched training the weights move between the batches.
 

@@ -18,7 +18,8 @@ class RanksDisagree(base.Rule):
     ranks, value by value, when the report is asked for on all of them: `w.report(all_ranks=True)`. It is an
     error where parameters differ, and a warning where only running statistics do. Statistics that differ
     are left alone under a DistributedDataParallel that broadcasts buffers: there the next forward makes them
-    equal again. Ranks that hold different models, or parts of one, are not compared.
+    equal again. Ranks that hold different models, or parts of one, are not compared. A module with
+    running statistics of its own counts as a norm.
 
     ## Why is this bad?
     Replicas that have drifted apart are different models: the averaged gradient is right for none of them.

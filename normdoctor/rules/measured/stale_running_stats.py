@@ -33,8 +33,9 @@ class StaleRunningStats(base.Rule):
 
     A layer that was never trained (initial statistics) is silent, and so is one that is young: of fewer than
     100 batches the part that is still the initial value, (1 - momentum)^n, is taken out first, and since
-    weights still move fast, 2 standard deviations or a factor of 8 are asked. In eval mode a layer behind a
-    young or stale one is not judged, since what it takes comes through that one.
+    weights still move fast, 2 standard deviations or a factor of 8 are asked. A counter of batches that
+    stands at zero beside other statistics says nothing (old checkpoints have none). In eval mode a layer
+    behind a young or stale one is not judged, since what it takes comes through that one.
 
     ## Why is this bad?
     In eval mode the layer subtracts a mean and divides by a deviation that its input does not have, so the
