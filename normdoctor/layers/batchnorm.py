@@ -87,10 +87,38 @@ class _BatchNorm(Fused, _TorchBatchNorm):
             return self._by_running_statistics(input, residual)
         if functional.torch_itself(input, self.backend):
             return native.finish(self._through_torch(input), self.activation, residual)
+        tracked = self._in_one_call(input, residual)
+        if tracked is not None:
+            return tracked
         y, mean, variance = functional.batch_norm(
             input, self.weight, self.bias, self.eps, self.activation, residual, backend=self.backend
         )
         self._take(mean, variance, input)
+        return y
+
+    def _in_one_call(self, input: Tensor, residual: Tensor | None) -> Tensor | None:
+        """The output, where one call of torch normalizes and moves the running statistics fastest."""
+        if not (self.training and self.track_running_stats) or self.momentum is None:
+            return None
+        if self.running_mean is None or self.running_var is None:
+            return None
+        found = functional.batch_norm_tracked(
+            input,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.momentum,
+            self.eps,
+            self.activation,
+            residual,
+            backend=self.backend,
+        )
+        if found is None:
+            return None
+        y, mean, rstd = found
+        self._track(None, None)
+        self.statistics.keep(mean, rstd=rstd, eps=self.eps)
         return y
 
     def _takes_statistics(self) -> bool:

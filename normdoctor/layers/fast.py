@@ -25,6 +25,8 @@ _CPU: dict[str, Callable[..., Any]] = {
     "group_norm": groups.group_norm,
     "rms_norm": rows.rms_norm,
 }
+#: BatchNorm that moves the running statistics itself; None where that is not the fastest.
+tracked = channels.tracked
 #: Values of an input below which starting the kernels takes longer than torch's. Not measured yet.
 SMALL = 1 << 20
 

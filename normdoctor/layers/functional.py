@@ -47,6 +47,35 @@ def batch_norm(
     return agreeing(y), mean, variance
 
 
+def batch_norm_tracked(
+    x: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    momentum: float,
+    eps: float,
+    activation: Activation | None = None,
+    residual: Tensor | None = None,
+    *,
+    backend: Backend = "auto",
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """`batch_norm` that also moves running statistics, where one call of torch does both; else None.
+
+    Returns `y`, and the mean and `1 / sqrt(variance + eps)` of each channel.
+    """
+    if chosen(backend) != "auto" or x.numel() == 0:
+        return None
+    verify.training_batch(x, eps)
+    verify.per_channel(x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    verify.residual(x, residual)
+    found = fast.tracked(agreed(x), weight, bias, running_mean, running_var, momentum, eps)
+    if found is None:
+        return None
+    y, mean, rstd = found
+    return agreeing(native.finish(y, activation, residual)), mean, rstd
+
+
 def fixed_norm(
     x: Tensor,
     mean: Tensor,

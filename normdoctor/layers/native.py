@@ -43,9 +43,15 @@ def batch_norm(
     if not added_up and _suffers(x, mean, torch.rsqrt(variance + eps), LARGE_MEAN):
         y, rest, variance = batch_norm_once(x - along_channels(mean, x), weight, bias, eps)
         mean = mean + rest
+    return finish(half_dense(y, x), activation, residual), mean, variance
+
+
+def half_dense(y: Tensor, x: Tensor) -> Tensor:
+    """The BatchNorm `y` of `x`, whose gradient will be dense where `x` is of a half type."""
     if x.dtype in HALF and y.requires_grad:
-        y.register_hook(_dense)  # type: ignore[no-untyped-call]
-    return finish(y, activation, residual), mean, variance
+        # There is no gradient of what a second derivative does not come through.
+        y.register_hook(lambda grad: None if grad is None else dense(grad))  # type: ignore[no-untyped-call]
+    return y
 
 
 def batch_norm_once(
@@ -54,7 +60,7 @@ def batch_norm_once(
     """`y`, mean and biased variance by one call of torch, which does not look at any value."""
     wide = computing_type(x.dtype)
     if x.dtype in HALF:
-        x = _dense(x)
+        x = dense(x)
     # Running statistics with a momentum of 1 are those of the batch, whichever kernel torch takes.
     mean, variance = torch.zeros(2, x.shape[1], dtype=wide, device=x.device).unbind(0)
     scale, shift = (None if v is None else v.to(wide) for v in (weight, bias))
@@ -136,7 +142,7 @@ def finish(y: Tensor, activation: Activation | None, residual: Tensor | None) ->
     return activate(y if residual is None else (y + residual).to(y.dtype), activation)
 
 
-def _dense(x: Tensor) -> Tensor:
+def dense(x: Tensor) -> Tensor:
     """A half input or gradient in a layout that kernels of the CPU have vectors for.
 
     For others BatchNorm has one that rounds its intermediate results to the half type.

@@ -51,6 +51,40 @@ def usable(x: Tensor) -> bool:
     )
 
 
+def tracked(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor,
+    running_var: Tensor,
+    momentum: float,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """`y`, mean and `1 / sqrt(variance + eps)`, with the running statistics moved by the same call of torch.
+
+    For small inputs the calls around the kernel cost as much as the kernel. None where another way is faster,
+    or where the running statistics are not of the type in which `x` is normalized.
+    """
+    dtype = reference.computing_type(x.dtype)
+    same = all(one is None or one.dtype == dtype for one in (running_mean, running_var, weight, bias))
+    if x.device.type != "cpu" or not same or usable(x):
+        return None
+    x = native.dense(x) if x.dtype in reference.HALF else x
+    given = (x, weight, bias, running_mean, running_var, True, momentum, eps)
+    y, mean, rstd = torch.native_batch_norm(*given)
+    # Where positions lie next to each other, torch adds up in float64.
+    if dtype == x.dtype == torch.float32 and not (x.dim() > 2 and x.is_contiguous()):
+        if not far(mean, rstd, native.LARGE_MEAN):
+            return y, mean, rstd
+        y, right, variance = native.batch_norm(x, weight, bias, eps)
+        count = x.numel() // x.shape[1]
+        correction = variance - rstd.pow(-2) + eps
+        running_mean.add_(right - mean, alpha=momentum)
+        running_var.add_(correction, alpha=momentum * count / (count - 1))
+        return y, right, torch.rsqrt(variance + eps)
+    return native.half_dense(y, x), mean, rstd
+
+
 class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(
