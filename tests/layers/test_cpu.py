@@ -107,6 +107,19 @@ def test_group_norm(shape, count, dtype, affine, positions, monkeypatch):
     compare(found, expected, [x, weight, bias, residual], dtype)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@affine
+@pytest.mark.parametrize("shape", [(3, 4, 9), (1, 2, 5, 4), (2, 3, 2, 3, 4)])
+def test_instance_norm_in_the_usual_layout(shape, dtype, affine, monkeypatch):
+    monkeypatch.setattr(groups, "POSITIONS", 1)
+    x = made(shape, dtype).requires_grad_()
+    weight, bias = parameters(shape[1], dtype, affine)
+    assert groups.usable(x, shape[1])
+    found = groups.group_norm(x, shape[1], weight, bias, 1e-5, "gelu")
+    expected = reference.group_norm(x, shape[1], weight, bias, 1e-5, "gelu")
+    compare(found, expected, [x, weight, bias], dtype)
+
+
 @pytest.mark.parametrize("mean", [0.0, 10.0, 1e3, 1e4])
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("count", [2, 16])

@@ -43,23 +43,35 @@ def group_norm(
         return native.group_norm(x, num_groups, weight, bias, eps, activation, residual)
     scale, shift = (_filled(one, x, value) for one, value in ((weight, 1.0), (bias, 0.0)))
     norm = _InstanceNorm if num_groups == x.shape[1] else _GroupNorm
-    for shortcut in (True, False) if _shortcut(x, num_groups) else (False,):
+    ways = (True,) if x.is_contiguous() else (True, False)
+    for shortcut in ways if _shortcut(x, num_groups) else (False,):
         y, mean, rstd = norm.apply(x, scale, shift, num_groups, eps, shortcut)  # type: ignore[no-untyped-call]
-        if not far(mean, rstd, native.LARGE_MEAN_SHORTCUT if shortcut else native.LARGE_MEAN):
+        limit = native.LARGE_MEAN_SHORTCUT if shortcut and not x.is_contiguous() else native.LARGE_MEAN
+        if not far(mean, rstd, limit):
             return native.finish(y, activation, residual), mean, rstd
     return native.group_norm(x, num_groups, weight, bias, eps, activation, residual)
 
 
 def usable(x: Tensor, num_groups: int) -> bool:
     """Is there something to win? torch's kernel is good at groups that fill the registers."""
-    if channels_last(x) is None or x.shape[2:].numel() == 1:
+    if channels_last(x) is None:
+        return _plain(x, num_groups)
+    if x.shape[2:].numel() == 1:
         return False
     narrow = NARROW_HALF if x.dtype in reference.HALF else NARROW
     return num_groups == x.shape[1] or (x.shape[1] < num_groups * narrow and x.numel() >= VALUES)
 
 
+def _plain(x: Tensor, groups: int) -> bool:
+    """Is it an InstanceNorm of channels that BatchNorm's backward takes best, in the usual layout?"""
+    large = x.numel() >= VALUES and x.shape[2:].numel() * 2 >= POSITIONS
+    return x.is_contiguous() and groups == x.shape[1] and x.dtype not in reference.HALF and large
+
+
 def _shortcut(x: Tensor, groups: int) -> bool:
     """Is torch's own kernel the faster one forward, if `E[x**2] - E[x]**2` is good enough?"""
+    if x.is_contiguous():
+        return True
     half, few = x.dtype in reference.HALF, x.shape[2:].numel() < POSITIONS
     return not few if half else groups < x.shape[1]
 
@@ -91,6 +103,8 @@ class _InstanceNorm(torch.autograd.Function):
         if torch.is_grad_enabled():
             return _differentiable(ctx, grad)
         mask = list(ctx.needs_input_grad[:3])
+        if x.is_contiguous():
+            return *_as_batch_norm(grad, x, weight, mean, rstd, ctx.eps, mask), None, None, None
         dx = torch.empty_like(x) if mask[0] and len(x) > 1 else None
         sums: list[Tensor | None] = [None, None]
         grad = like(grad, x)
@@ -106,6 +120,19 @@ class _InstanceNorm(torch.autograd.Function):
                 if mask[1 + place]:
                     sums[place] = value if so_far is None else so_far.add_(value)
         return dx, *sums, None, None, None
+
+
+def _as_batch_norm(
+    grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, eps: float, mask: list[bool]
+) -> list[Tensor | None]:
+    """The gradients of an InstanceNorm as the BatchNorm of one sample with the channels of all."""
+    samples, channels = x.shape[:2]
+    g, v = (values.reshape(1, samples * channels, -1) for values in (grad, x))
+    given = (g, v, weight.repeat(samples), None, None, mean.flatten(), rstd.flatten(), True, eps, mask)
+    dx, *sums = _aten.native_batch_norm_backward(*given)
+    pairs = zip(sums, mask[1:], strict=True)
+    summed = [values.view(samples, channels).sum(0) if asked else None for values, asked in pairs]
+    return [dx.view(x.shape) if mask[0] else None, *summed]
 
 
 class _GroupNorm(torch.autograd.Function):
