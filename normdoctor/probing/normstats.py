@@ -194,8 +194,9 @@ class NormCollector:
         for (device, *_), batches in groups.items():
             ledger = self._ledgers.setdefault(device, Ledger(merge, blank))
             channels = [batch.means.shape[1] for batch in batches]
-            for batch, rows in zip(batches, torch.split(rows_of(batches), channels, dim=1), strict=True):
-                ledger.add(batch.key, rows)
+            rows = rows_of(batches) if self.budget is None else rows_of(batches).float()
+            for batch, part in zip(batches, torch.split(rows, channels, dim=1), strict=True):
+                ledger.add(batch.key, part)
         for ledger in self._ledgers.values():
             ledger.flush()
         self._phase += 1

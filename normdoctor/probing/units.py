@@ -248,7 +248,8 @@ class UnitCollector:
         self._waiting, self._held = [], 0
         for (device, *_), group in groups.items():
             values = torch.cat([one.values for one in group], dim=1)
-            rows = rows_of(values, 1, group[0].bounds, group[0].span)
+            # Few enough are added up for float32 to hold the counts.
+            rows = rows_of(values, 1, group[0].bounds, group[0].span).float()
             units = [one.values.shape[1] for one in group]
             for one, part in zip(group, torch.split(rows, units, dim=1), strict=True):
                 self._ledger(device).add(one.key, part)

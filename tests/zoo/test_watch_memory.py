@@ -12,7 +12,7 @@ import normdoctor
 
 pytestmark = pytest.mark.zoo
 
-SIZES = {"resnet50": (2, 3, 64, 64), "vit_small_patch16_224": (1, 3, 224, 224)}
+SIZES = {"resnet50": (2, 3, 64, 64), "densenet121": (2, 3, 64, 64), "vit_small_patch16_224": (1, 3, 224, 224)}
 
 
 def held() -> int:
