@@ -94,7 +94,9 @@ class BatchRenorm(_BatchNorm):
         normalized, mean, variance = functional.batch_norm(input, eps=self.eps, backend=backend)
         assert mean is not None
         assert variance is not None
-        scale, shift = self._correction(mean, variance)
+        # Without `detach`, torch's compiler computes both again for the backward pass, from running
+        # statistics that have moved.
+        scale, shift = (value.detach() for value in self._correction(mean, variance))
         if self.weight is not None:
             scale, shift = scale * self.weight, shift * self.weight
         if self.bias is not None:

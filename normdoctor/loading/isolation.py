@@ -250,6 +250,8 @@ def _torch_settings() -> Iterator[None]:
         if getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None) is not device:
             torch.set_default_device(None if device is None else device.device)
         torch.autograd.set_detect_anomaly(anomaly, checks)
-        cudnn.enabled, cudnn.benchmark, cudnn.deterministic = flags
+        # Not without need: in a process that has imported torch's test tools, setting them is an error.
+        if (cudnn.enabled, cudnn.benchmark, cudnn.deterministic) != flags:
+            cudnn.enabled, cudnn.benchmark, cudnn.deterministic = flags
         if torch.get_float32_matmul_precision() != precision:
             torch.set_float32_matmul_precision(precision)
