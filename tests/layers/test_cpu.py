@@ -111,7 +111,7 @@ def test_group_norm(shape, count, dtype, affine, positions, monkeypatch):
 @affine
 @pytest.mark.parametrize("shape", [(3, 4, 9), (1, 2, 5, 4), (2, 3, 2, 3, 4)])
 def test_instance_norm_in_the_usual_layout(shape, dtype, affine, monkeypatch):
-    monkeypatch.setattr(groups, "POSITIONS", 1)
+    monkeypatch.setattr(groups, "POSITIONS", 0)
     x = made(shape, dtype).requires_grad_()
     weight, bias = parameters(shape[1], dtype, affine)
     assert groups.usable(x, shape[1])

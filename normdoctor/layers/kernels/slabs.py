@@ -212,8 +212,9 @@ def _sums(  # type: ignore[no-untyped-def]
     mean, rstd, scale, shift = _read(
         statistics, weight, bias, sample, tl.num_programs(2), channel, inside, width, channels // width
     )
-    alone = tl.zeros([broad], tl.float32)
-    with_x = tl.zeros([broad], tl.float32)
+    # Added up value by value, so that threads wait for each other once and not in every tile.
+    alone = tl.zeros([broad, tall], tl.float32)
+    with_x = tl.zeros([broad, tall], tl.float32)
     for tile in range(tiles):
         index = tl.program_id(1) * tiles + tile
         offset, left = _place(
@@ -222,12 +223,12 @@ def _sums(  # type: ignore[no-untyped-def]
         taken = inside[:, None] & (row < left)[None, :]
         place = offset + (column[:, None] * stride_c + row[None, :] * stride_l)
         normal, given = _behind(grad, x, residual, place, taken, mean, rstd, scale, shift, kind)
-        alone += tl.sum(given, 1)
-        with_x += tl.sum(given * normal, 1)
+        alone += given
+        with_x += given * normal
     share = sample * tl.num_programs(1) + tl.program_id(1)
     place = out + share.to(tl.int64) * 2 * channels + channel
-    tl.store(place, alone, mask=inside)
-    tl.store(place + channels, with_x, mask=inside)
+    tl.store(place, tl.sum(alone, 1), mask=inside)
+    tl.store(place + channels, tl.sum(with_x, 1), mask=inside)
 
 
 def _total(  # type: ignore[no-untyped-def]
