@@ -4,26 +4,27 @@
     python benchmarks/layers.py --only group --dtypes bf16 --compile none
     python benchmarks/layers.py --output            # writes benchmarks/results/layers_<device>.md
 
-Sizes are of real nets. Each number is the median of several rounds, and in a round the contestants take turns, so
-that a busy machine slows all of them alike. Memory that was freed stays with the process: on a CPU the first
-touch of new pages costs more than a norm. On one CPU thread the time is the thread's own (`--clock cpu`), which
-leaves out what other programs took.
+Sizes are of real nets. Each number is the median of several rounds, and in a round the contestants take
+turns, so that a busy machine slows all of them alike. Memory that was freed stays with the process: on a CPU
+the first touch of new pages costs more than a norm. On one CPU thread the time is the thread's own
+(`--clock cpu`), which leaves out what other programs took.
 
-The last column compares with a plain copy of the input on the same device: forward moves at least one read and
-one write of it, backward two reads and a write, and the column is the time such a move takes in per cent of the
-time that the layer took.
+The last column compares with a plain copy of the input on the same device: forward moves at least one read
+and one write of it, backward two reads and a write, and the column is the time such a move takes in per cent
+of the time that the layer took.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import ctypes
 import math
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -44,6 +45,12 @@ class Size:
     arguments: tuple[object, ...]
     net: str
     shape: tuple[int, ...]
+    training: bool = True
+
+    @property
+    def name(self) -> str:
+        """Name of the layer, and whether it is evaluated."""
+        return self.layer if self.training else f"{self.layer} (eval)"
 
 
 def sizes(batch: int) -> list[Size]:
@@ -60,6 +67,7 @@ def sizes(batch: int) -> list[Size]:
 
     return [
         *(batch_norm(*one) for one in ((64, 112), (64, 56), (256, 56), (512, 28), (1024, 14), (2048, 7))),
+        *(replace(batch_norm(*one), training=False) for one in ((64, 56), (256, 56), (1024, 14))),
         *(group_norm("U-Net", 2, *one) for one in ((320, 64), (640, 32), (1280, 16))),
         *(group_norm("VAE", 1, *one) for one in ((512, 64), (256, 128), (128, 256))),
         *(instance_norm(*one) for one in ((32, 64), (64, 32), (128, 16), (320, 8))),
@@ -83,6 +91,7 @@ class Clock:
         self.flush = torch.empty(1 << 28, dtype=torch.int8, device=device) if device.type == "cuda" else None
 
     def __call__(self, function: Callable[[], object], times: int) -> float:
+        """Milliseconds of one of so many calls in a row."""
         if self.flush is not None:
             return self._on_card(function, times)
         start = self.now()
@@ -127,15 +136,11 @@ def layouts(shape: Sequence[int]) -> Iterator[tuple[str, torch.memory_format]]:
         yield "channels_last", torch.channels_last_3d
 
 
-def passes(model: Callable[[Tensor], Tensor], x: Tensor, grad: Tensor) -> dict[str, Callable[[], object]]:
-    """Forward and backward of a model, as calls without arguments."""
-    wanted = [x, *model.parameters()]  # type: ignore[attr-defined]
+def backward_of(model: nn.Module, x: Tensor, grad: Tensor) -> Callable[[], object]:
+    """The backward of one forward, which can be called again and again."""
+    wanted = [x, *model.parameters()]
     y = model(x)
-
-    def backward() -> object:
-        return torch.autograd.grad(y, wanted, grad, retain_graph=True)
-
-    return {"forward": lambda: model(x), "backward": backward}
+    return lambda: torch.autograd.grad(y, wanted, grad, retain_graph=True)
 
 
 def measure(
@@ -150,21 +155,22 @@ def measure(
     # Parameters of BatchNorm stay in float32, as autocast leaves them.
     parameters = torch.float32 if size.layer.startswith("Batch") else dtype
     made = {
-        name: getattr(module, size.layer)(*size.arguments, **keywords).to(settings.device, parameters)
+        name: getattr(module, size.layer)(*size.arguments, **keywords)
+        .to(settings.device, parameters)
+        .train(size.training)
         for name, module in (("torch", nn), ("own", own))
     }
     if compiled:
         torch._dynamo.reset()
-        made["compile"] = torch.compile(made["torch"], dynamic=False)
-    runs = {name: passes(model, x, grad) for name, model in made.items()}
+        made["compile"] = torch.compile(copy.deepcopy(made["torch"]), dynamic=False)
     target = torch.empty_like(x)
-    with torch.no_grad():
-        copy = {"copy": lambda: target.copy_(x)}
-        found = {}
-        for which in ("forward", "backward"):
-            contestants = {name: run[which] for name, run in runs.items()}
-            with torch.enable_grad():
-                found[which] = race({**copy, **contestants}, settings.clock, settings.rounds, settings.span)
+    copied = x.detach()
+    plain = {"copy": lambda: target.copy_(copied)}
+    forward = {name: lambda model=model: model(x) for name, model in made.items()}
+    found = {"forward": race({**plain, **forward}, settings.clock, settings.rounds, settings.span)}
+    # Not before: a forward of BatchNorm writes to what the backward of an earlier one needs.
+    backward = {name: backward_of(model, x, grad) for name, model in made.items()}
+    found["backward"] = race({**plain, **backward}, settings.clock, settings.rounds, settings.span)
     return found
 
 
@@ -204,7 +210,7 @@ class Row:
         names = ("torch", "compile", "own")
         times = [f"{self.times[name]:.3f}" if name in self.times else "" for name in names]
         ratios = ["" if one is None else f"{one:.2f}" for one in (self.ratio("torch"), self.ratio("compile"))]
-        where = [self.size.layer, self.size.net, shape, self.layout, self.dtype, self.which]
+        where = [self.size.name, self.size.net, shape, self.layout, self.dtype, self.which]
         return [*where, *times, *ratios, f"{100 * self.of_copy:.0f} %"]
 
 
@@ -221,7 +227,7 @@ def summary(rows: Sequence[Row]) -> list[list[str]]:
     lines = []
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.size.layer, row.layout, row.dtype, row.which), []).append(row)
+        groups.setdefault((row.size.name, row.layout, row.dtype, row.which), []).append(row)
     for key, found in (*groups.items(), (("all", "", "", ""), list(rows))):
         against = [one for one in (row.ratio("torch") for row in found) if one is not None]
         compiled = [one for one in (row.ratio("compile") for row in found) if one is not None]
@@ -308,11 +314,11 @@ def run(arguments: argparse.Namespace, device: torch.device) -> list[Row]:
     rows: list[Row] = []
     seen: set[tuple[str, str, str]] = set()
     for size in sizes(arguments.batch):
-        if arguments.only.lower() not in size.layer.lower():
+        if arguments.only.lower() not in size.name.lower():
             continue
         for layout, memory_format in layouts(size.shape):
             for dtype in arguments.dtypes.split(","):
-                key = (size.layer, layout, dtype)
+                key = (size.name, layout, dtype)
                 compiled = works and (arguments.compile == "all" or key not in seen)
                 seen.add(key)
                 found = measure(size, memory_format, DTYPES[dtype], compiled, settings)
