@@ -275,7 +275,7 @@ class Watch:
             return True
         bad = self._bad_before
         if self._bad is not None and self._bad.arrived:
-            bad = sum(int(one.numpy().sum()) for one in self._bad.wait())
+            bad = sum(int(value) for one in self._bad.wait() for value in one.flatten().tolist())
         worse, self._bad_before = bad > self._bad_before, bad
         return worse
 

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -292,3 +294,26 @@ def test_a_finding_has_the_line_of_the_call():
     with open(__file__, encoding="utf-8") as file:
         line = file.read().splitlines()[finding.location.line - 1]
     assert "F.relu" in line
+
+
+def test_without_numpy():
+    """numpy is no dependency: a watch that judges in its midst, and a check with data, do without."""
+    code = (
+        "import sys\n"
+        "sys.modules['numpy'] = None\n"
+        "import torch, normdoctor\n"
+        "from torch import nn\n"
+        "model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.BatchNorm1d(16), nn.Linear(16, 2))\n"
+        "optimizer = torch.optim.SGD(model.parameters(), lr=0.01)\n"
+        "with normdoctor.watch(model, optimizer, every=1) as w:\n"
+        "    for _ in range(12):\n"
+        "        loss = model(torch.randn(64, 8)).square().mean()\n"
+        "        optimizer.zero_grad()\n"
+        "        loss.backward()\n"
+        "        optimizer.step()\n"
+        "        w.step(loss)\n"
+        "assert w.report().ok\n"
+        "assert normdoctor.check(model, data=[torch.randn(64, 8) for _ in range(4)]).ok\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
