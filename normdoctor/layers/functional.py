@@ -89,22 +89,24 @@ def fixed_norm(
     backend: Backend = "auto",
 ) -> Tensor:
     """Normalize each channel of `x` (N, C, *) by statistics that are given: BatchNorm in eval mode."""
-    if eps < 0.0:
-        raise ValueError(f"eps must be non-negative, got {eps}")
-    verify.floating(x)
-    verify.per_channel(x, running_mean=mean, running_var=variance, weight=weight, bias=bias)
     verify.residual(x, residual)
     learns = torch.is_grad_enabled() and weight is not None and weight.requires_grad
     itself = torch_itself(x, backend)
     x = x if itself else agreed(x)
     function = None if itself else implementation("channel_affine", x, backend, weight)
-    if function is reference.channel_affine:
-        return reference.fixed_norm(x, mean, variance, weight, bias, eps, activation, residual)
     # The gradient of the scale of `x * scale + shift` has lost digits where the mean is large: then torch's.
-    if function is None or function is native.channel_affine or learns:
+    if function is not reference.channel_affine and (
+        function is None or function is native.channel_affine or learns
+    ):
         y = F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
         y = native.finish(y, activation, residual)
         return y if itself else agreeing(y)
+    if eps < 0.0:
+        raise ValueError(f"eps must be non-negative, got {eps}")
+    verify.floating(x)
+    verify.per_channel(x, running_mean=mean, running_var=variance, weight=weight, bias=bias)
+    if function is reference.channel_affine:
+        return reference.fixed_norm(x, mean, variance, weight, bias, eps, activation, residual)
     wide = reference.computing_type(x.dtype)
     scale = torch.rsqrt(variance.to(wide) + eps)
     scale = scale if weight is None else scale * weight.to(wide)

@@ -33,7 +33,8 @@ class LayerNorm2d(LayerNorm):
         backend: What computes it; "auto" takes the fastest.
 
     Shape:
-        Input, residual and output `(N, C, H, W)`; the output keeps the memory format.
+        Input, residual and output `(N, C, H, W)`; of torch's kernels the output comes in channels_last,
+        whose rows of channels they need, and convolutions behind go on in it.
 
     State:
         `weight` and `bias` of shape `(C,)`: as timm's and torchvision's LayerNorm2d have them.
@@ -71,6 +72,4 @@ class LayerNorm2d(LayerNorm):
             raise ValueError(f"expected 4D input (got {input.dim()}D input)")
         last = input.permute(0, 2, 3, 1)
         y = super().forward(last, None if residual is None else residual.permute(0, 2, 3, 1))
-        y = y.permute(0, 3, 1, 2)
-        # Rows are contiguous in a result of torch's kernel, so an NCHW input comes back as NHWC.
-        return y.contiguous() if input.is_contiguous() else y
+        return y.permute(0, 3, 1, 2)

@@ -56,31 +56,34 @@ def rows(
     shape = tuple(normalized_shape)
     if not shape:
         raise RuntimeError("Expected normalized_shape to be at least 1-dimensional, got ()")
-    if tuple(x.shape[-len(shape) :]) != shape:
+    if x.shape[-len(shape) :] != shape:
         raise RuntimeError(
             f"Given normalized_shape={list(shape)}, expected input with shape "
             f"[*, {', '.join(map(str, shape))}], but got input of size {list(x.shape)}"
         )
     floating(x)
+    dtype = x.dtype
     for name, value in parameters.items():
         if value is None:
             continue
-        if tuple(value.shape) != shape:
+        if value.shape != shape:
             raise RuntimeError(f"expected {name} of normalized_shape {list(shape)}, got {list(value.shape)}")
-        if not mixed:
+        if value.dtype is not dtype and not mixed:
             _type(name, value, x)
 
 
 def per_channel(x: Tensor, **vectors: Tensor | None) -> None:
     """Refuse parameters and running statistics that are not one value a channel, or of an unfit type."""
+    shape, dtype = (x.shape[1],), x.dtype
     for name, value in vectors.items():
         if value is None:
             continue
-        if value.dim() != 1 or value.shape[0] != x.shape[1]:
+        if value.shape != shape:
             raise RuntimeError(
-                f"{name} should contain {x.shape[1]} elements, one a channel, not {value.numel()}"
+                f"{name} should contain {shape[0]} elements, one a channel, not {value.numel()}"
             )
-        _type(name, value, x)
+        if value.dtype is not dtype:
+            _type(name, value, x)
 
 
 def residual(x: Tensor, value: Tensor | None) -> None:
@@ -93,5 +96,5 @@ def residual(x: Tensor, value: Tensor | None) -> None:
 
 def _type(name: str, value: Tensor, x: Tensor) -> None:
     """Parameters are of the input's type, or float32 for a half input."""
-    if value.dtype != x.dtype and not (x.dtype in HALF and value.dtype == torch.float32):
+    if not (x.dtype in HALF and value.dtype == torch.float32):
         raise RuntimeError(f"mixed dtype: {name} of {value.dtype} does not go with an input of {x.dtype}")
