@@ -182,7 +182,9 @@ def _part(model: nn.Module) -> None:
     """Let each SyncBatchNorm normalize what it gets by itself: other ranks need not have as many batches."""
     for module in model.modules():
         if isinstance(module, nn.SyncBatchNorm):
-            module.forward = MethodType(_BatchNorm.forward, module)  # type: ignore[method-assign]
+            # Our own layer adds a residual and takes an activation, also when it works alone.
+            alone = getattr(type(module), "alone", _BatchNorm.forward)
+            module.forward = MethodType(alone, module)  # type: ignore[method-assign]
 
 
 def _first(measured: Measurements, needs: Sequence[str]) -> Measurements:
