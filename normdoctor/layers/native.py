@@ -19,7 +19,7 @@ from torch import Tensor
 
 from normdoctor.layers import reference
 from normdoctor.layers.activations import Activation, activate
-from normdoctor.layers.reference import HALF, along_channels, channel_affine, computing_type
+from normdoctor.layers.reference import HALF, along_channels, computing_type
 
 __all__ = ["batch_norm", "channel_affine", "group_norm", "layer_norm", "rms_norm"]
 
@@ -67,6 +67,17 @@ def batch_norm_once(
     y = F.batch_norm(x, mean, variance, scale, shift, True, 1.0, eps)
     count = x.numel() // x.shape[1]
     return y, mean, variance * ((count - 1) / count)
+
+
+def channel_affine(
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    activation: Activation | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """As `reference.channel_affine`: torch has no kernel for it. For BatchNorm in eval mode it has one."""
+    return reference.channel_affine(x, scale, shift, activation, residual)
 
 
 def layer_norm(
