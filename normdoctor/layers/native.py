@@ -141,6 +141,9 @@ def group_norm(
 def _group_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, sizes: tuple[int, int, int, int, float]
 ) -> tuple[Tensor, Tensor, Tensor]:
+    if x.is_contiguous():
+        y, mean, rstd = torch.native_group_norm(x, weight, bias, *sizes)
+        return y, mean.detach(), rstd.detach()
     memory_format = _memory_format(x)
     dense = x.contiguous(memory_format=memory_format)
     y, mean, rstd = torch.native_group_norm(dense, weight, bias, *sizes)
