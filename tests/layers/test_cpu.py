@@ -68,6 +68,19 @@ def test_rms_norm(shape, dtype, affine):
         )
 
 
+@types
+@pytest.mark.parametrize("fused", [True, False])
+def test_small_rms_norm(dtype, fused, monkeypatch):
+    monkeypatch.setattr(rows, "SMALL", 1 << 17)
+    if not fused:
+        monkeypatch.delattr(torch, "_fused_rms_norm", raising=False)
+    x = made((3, 4, 12), dtype).requires_grad_()
+    weight, _ = parameters(12, dtype, True)
+    found = rows.rms_norm(x, (12,), weight, 1e-5)
+    assert not found[1].requires_grad
+    compare(found, reference.rms_norm(x, (12,), weight, 1e-5), [x, weight], dtype)
+
+
 def test_rms_norm_of_several_dimensions_and_of_a_gradient_that_is_no_block():
     x = made((6, 4, 5), torch.float64).requires_grad_()
     weight = made((4, 5), torch.float64).requires_grad_()

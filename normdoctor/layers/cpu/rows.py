@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from normdoctor.layers import native, reference
@@ -37,9 +36,7 @@ def rms_norm(
     eps = torch.finfo(reference.computing_type(x.dtype)).eps if eps is None else eps
     leading = x.shape[: x.dim() - len(normalized_shape)]
     if x.numel() < SMALL:
-        y = F.rms_norm(x, list(normalized_shape), weight, eps).to(x.dtype)
-        width = math.prod(normalized_shape)
-        rstd = math.sqrt(width) / _norms(x.detach().reshape(-1, width), eps)
+        y, rstd = _call_by_call(x, list(normalized_shape), weight, eps)
     elif needs_graph(x, weight):
         y, rstd = _RMSNorm.apply(x, wide(weight, x), tuple(normalized_shape), eps)  # type: ignore[no-untyped-call]
     else:
@@ -47,11 +44,13 @@ def rms_norm(
     return native.finish(y, activation, residual), rstd.view(leading)
 
 
-def _norms(rows: Tensor, eps: float) -> Tensor:
-    """`sqrt(sum(row**2) + width * eps)` of each row."""
-    dtype = reference.computing_type(rows.dtype)
-    norms: Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=dtype)
-    return norms.hypot_(norms.new_full((), math.sqrt(rows.shape[1] * eps)))
+def _call_by_call(x: Tensor, shape: list[int], weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    """By torch's own composition, which also gives `rstd` since torch 2.9."""
+    fused = getattr(torch, "_fused_rms_norm", None)
+    if fused is None or (weight is not None and weight.dtype != x.dtype):
+        return reference.rms_norm(x, shape, weight, eps)
+    y, rstd = fused(x, shape, weight, eps)
+    return y, rstd.detach()
 
 
 class _RMSNorm(torch.autograd.Function):
