@@ -31,3 +31,15 @@ def test_measuring_goes_through_the_layers_of_one_rank():
     layer = layers.SyncBatchNorm(4, activation="relu")
     x = torch.randn(3, 4, 5)
     assert torch.equal(layer.alone(x, x), layers.BatchNorm1d(4, activation="relu")(x, x))
+
+
+def test_measuring_leaves_what_a_layer_kept():
+    net = nn.Sequential(nn.Linear(8, 16, bias=False), layers.BatchNorm1d(16), nn.Linear(16, 4))
+    data = [torch.randn(64, 8) for _ in range(3)]
+    normdoctor.check(net, data[0], data=data)
+    assert net[1].statistics.mean is None
+    net(data[0])
+    kept, copy = net[1].statistics.mean, net[1].statistics.mean.clone()
+    normdoctor.check(net, data[0], data=[batch + 5 for batch in data])
+    assert net[1].statistics.mean is kept
+    assert torch.equal(kept, copy)

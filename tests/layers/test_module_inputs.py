@@ -10,7 +10,7 @@ from torch.testing._internal.common_modules import ModuleErrorEnum, module_db
 from .norms import BACKENDS, TWINS, assert_as_good, assert_buffers_equal, error, exact, run, scatter, twin
 
 # Importing torch's test tools forbids to set global flags of the backends; other tests in this process do.
-torch.backends.__allow_nonbracketed_mutation_flag = True
+torch.backends.disable_global_flags.__globals__["__allow_nonbracketed_mutation_flag"] = True
 
 INFOS = {info.module_cls.__name__: info for info in module_db if info.module_cls.__name__ in TWINS}
 
