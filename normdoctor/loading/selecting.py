@@ -100,7 +100,13 @@ def _named_candidates(
             f"expected {full} to be an nn.Module, a class or a factory, found {_kind(value)}",
             hint=_offers(loaded),
         )
-    return _call_named(loaded, spec, value, (label, full, shown), seconds)
+    try:
+        return _call_named(loaded, spec, value, (label, full, shown), seconds)
+    except TargetError as error:
+        if stopped is None or not isinstance(error.__cause__, NameError):
+            raise
+        hint = "A name is missing because the import stopped before it was defined."
+        raise TargetError(f"{error.message}; {stopped}", hint=hint) from error.__cause__
 
 
 def _call_named(

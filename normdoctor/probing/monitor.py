@@ -331,6 +331,8 @@ class Watch:
 
     def _notes(self, measurements: Measurements) -> list[str]:
         notes = [f"watched {self.observed} of {self.steps or 1} steps"]
+        if not self.steps and self._gradients.stepped:
+            notes.append("step() was never called, so only the first step could be observed")
         if not self._forwards + self._observer.forwards:
             kind = "with gradients " if self._modes.seen else ""
             notes.append(f"no forward {kind}of the model was seen")

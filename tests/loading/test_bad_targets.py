@@ -210,3 +210,15 @@ def test_a_missing_library_is_named_where_it_left_no_model(tmp_path: Path) -> No
     with pytest.raises(TargetError) as caught:
         load(str(file))
     assert "not installed, so a placeholder stood in: not_there_at_all" in caught.value.hint
+
+
+def test_factory_in_a_file_whose_import_stopped(tmp_path):
+    """What is missing in the factory is missing because of the import: both are said."""
+    (tmp_path / "broken_library.py").write_text("raise RuntimeError('operator nms does not exist')\n")
+    file = tmp_path / "factory.py"
+    file.write_text("import broken_library\ndef net():\n    return broken_library.net()\n")
+    with pytest.raises(TargetError) as caught:
+        load(f"{file}:net")
+    assert "could not be built: NameError" in caught.value.message
+    assert "broken_library.py:1: RuntimeError: operator nms does not exist" in caught.value.message
+    assert "import stopped" in caught.value.hint

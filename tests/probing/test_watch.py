@@ -156,6 +156,12 @@ def test_compiled_models(how):
     assert _stance.stance == "default"
 
 
+def test_a_loop_that_never_calls_step():
+    with normdoctor.watch(net(), every=1, on_finding="ignore") as w:
+        train(w.model, 3)
+    assert "step() was never called, so only the first step could be observed" in w.report().targets[0].notes
+
+
 def test_misuse():
     with pytest.raises(UsageError, match="module"):
         normdoctor.watch("model")
