@@ -196,8 +196,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         from normdoctor.output import render
+        from normdoctor.output.style import Style
 
-        return render(self, "full").rstrip("\n")
+        return render(self, "full", Style(library=True)).rstrip("\n")
 
     def _repr_html_(self) -> str:
         from normdoctor.output.notebook import to_html

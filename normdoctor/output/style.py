@@ -28,6 +28,7 @@ class Style:
     verbosity: int = 0
     show_skipped: bool = False
     show_problems: bool = True
+    library: bool = False  # hints name what Python has, not options of the command line
 
     def paint(self, text: str, *looks: str) -> str:
         """Wrap text in the escape codes for `bold`, `red`, ... where colour is on."""

@@ -75,7 +75,8 @@ def coverage(report: Report, style: Style) -> list[str]:
     if skipped := len(report.skipped) - unmeasured:
         share = f"{len(ran)} of {len(report.results) - unmeasured}"
         what = "rules" if len(report.targets) == 1 else "checks (rule and target)"
-        hint = "" if style.show_skipped or style.verbosity > 0 else " (see --show-skipped)"
+        place = "report.skipped" if style.library else "--show-skipped"
+        hint = "" if style.show_skipped or style.verbosity > 0 else f" (see {place})"
         lines.append(f"{share} {what} ran; {skipped} {_were(skipped)} skipped{hint}.")
     if unmeasured:
         rules = plural(len({result.code for result in report.unmeasured}), "measured rule")
@@ -85,9 +86,8 @@ def coverage(report: Report, style: Style) -> list[str]:
     if report.suppressed:
         lines.append(f"{plural(len(report.suppressed), 'finding')} suppressed.")
     if report.hidden:
-        lines.append(
-            f"{plural(report.hidden, 'finding')} of lower confidence not shown (see --min-confidence)."
-        )
+        place = "min_confidence=" if style.library else "--min-confidence"
+        lines.append(f"{plural(report.hidden, 'finding')} of lower confidence not shown (see {place}).")
     return lines
 
 

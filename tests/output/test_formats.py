@@ -204,8 +204,9 @@ def test_nothing_found_is_never_a_bare_tick():
     clean = report(findings=(), suppressed=(), known=(), problems=(), hidden=0)
     assert str(clean).splitlines()[-2:] == [
         "14 normalization layers (13 BatchNorm2d, 1 LayerNorm), 5 rules, no findings.",
-        "5 of 6 rules ran; 1 was skipped (see --show-skipped).",
+        "5 of 6 rules ran; 1 was skipped (see report.skipped).",
     ]
+    assert "1 was skipped (see --show-skipped)." in render(clean, "full")
     skipped = tuple(msgspec.structs.replace(r, outcome="skipped", reason="x") for r in clean.results)
     assert "no findings" not in str(msgspec.structs.replace(clean, results=skipped))
     assert "no rule could run" in str(msgspec.structs.replace(clean, results=skipped))
