@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 RULE = "ND701"
 
+#: What the lines and the last column of the table are.
+LEGEND = (
+    "n_eff: how many independent values a channel's mean rests on; error: that of",
+    "the mean, in standard deviations; from: the smallest batch that passes",
+)
+
 
 def asked_for(report: Report) -> bool:
     """Was the check about batch sizes and nothing else (`--select ND701`)?"""
@@ -43,7 +49,7 @@ def batch_table(rows: Sequence[BatchSizes], style: Style) -> str:
         if row.instead:
             remedies.setdefault(row.instead, []).append(_named(row, style))
     below += [f"{remedy}: {', '.join(names)}" for remedy, names in remedies.items()]
-    return "\n".join([text, *below])
+    return "\n".join([text, *LEGEND, *below])
 
 
 def _named(row: BatchSizes, style: Style) -> str:

@@ -66,6 +66,7 @@ def test_the_table_of_the_advisor(net):
     text = str(report)
     assert "statistics by batch size:" in text
     assert "batches here: 4" in text
+    assert "from: the smallest batch that passes" in text
     assert [row["passes"] for row in report.batch_sizes()] == sorted(
         row["passes"] for row in report.batch_sizes()
     )
