@@ -15,7 +15,7 @@ import torch
 from normdoctor.errors import UsageError
 from normdoctor.facts import Facts
 from normdoctor.loading.example import ExampleInputs
-from normdoctor.loading.isolation import Imports, kept_in_place
+from normdoctor.loading.isolation import Imports, generators, kept_in_place
 from normdoctor.loading.objects import load_with_imports
 from normdoctor.loading.soundness import foreign_errors
 from normdoctor.loading.target import Target
@@ -125,11 +125,11 @@ class Source:
 
     @contextmanager
     def _active(self) -> Iterator[None]:
-        """Put the modules of the data's file in place, for a loader that imports."""
+        """Put the modules of the data's file in place, for a loader that imports; seed one that shuffles."""
         if self._imports is None:
             yield
             return
-        with self._imports.active():
+        with self._imports.active(), generators():
             yield
 
     def _hold(self) -> None:

@@ -370,3 +370,19 @@ def test_given_inputs_come_before_the_first_batch():
     seen.clear()
     normdoctor.check(Net(3, 2), data=[torch.randn(4, 3)])
     assert seen[0] == (4, 3)
+
+
+def test_a_loader_of_a_file_shuffles_alike_in_every_check(tmp_path):
+    """Two checks of the same files write the same figures, whatever the state of the random generator."""
+    file = tmp_path / "shuffled.py"
+    file.write_text(
+        "import torch\n"
+        "data = torch.arange(64.0).reshape(64, 1).expand(64, 4)\n"
+        "loader = torch.utils.data.DataLoader(data, batch_size=4, shuffle=True)\n"
+    )
+    model, figures = nn.Sequential(nn.BatchNorm1d(4)), []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        report = normdoctor.check(model, data=f"{file}:loader", batches=4, select="ND701")
+        figures.append([row["per_sample"] for row in report.batch_sizes()])
+    assert figures[0] == figures[1] != []
