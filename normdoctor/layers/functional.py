@@ -203,8 +203,10 @@ def group_norm(
     Returns `y`, and the mean and `1 / sqrt(variance + eps)` of shape `(N, num_groups)`.
     """
     verify.groups(x, num_groups)
-    if straight(x, backend, residual) and x.is_contiguous():
-        return native.group_norm(x, num_groups, weight, bias, eps, activation)
+    # Not of a single sample in channels_last, whose strides are not agreed about.
+    if straight(x, backend, residual) and (x.shape[0] > 1 or x.is_contiguous()):
+        y, mean, rstd = fast.straight_group_norm(x, num_groups, weight, bias, eps, activation)
+        return y, mean, rstd
     verify.per_channel(x, weight=weight, bias=bias)
     verify.residual(x, residual)
     if torch_itself(x, backend):
