@@ -25,9 +25,15 @@ COLLECTORS: dict[str, Callable[[int | None], Collector]] = {
 }
 
 
+#: What is judged by them is known only beside the statistics of norms: none of it behind young ones.
+_SIGNALS = frozenset({UnitCollector.need, AttentionCollector.need, RepresentationCollector.need})
+
+
 def planned(needs: Iterable[str] | None = None, budget: int | None = None) -> list[Collector]:
     """A collector for each need that hooks on forwards can answer; all of them when `needs` is None."""
     wanted = set(COLLECTORS) if needs is None else set(needs)
+    if wanted & _SIGNALS:
+        wanted.add(NormCollector.need)
     return [make(budget) for need, make in COLLECTORS.items() if need in wanted]
 
 

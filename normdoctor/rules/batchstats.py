@@ -12,6 +12,9 @@ from normdoctor.rules.sites import Site, sites
 
 #: Below this many batches, running statistics still hold a part of their initial values.
 YOUNG = 100
+#: Running statistics as close as this to the measured ones agree with them (medians over the channels: of the
+#: means in standard deviations, of the variances as the logarithm of their ratio).
+AGREE = 0.25
 #: A channel whose standard deviation is below this share of its mean has none in float32.
 CONSTANT = 1e-6
 
@@ -93,8 +96,9 @@ def _mean_size(figures: dict[str, Any]) -> float:
 def remainder(site: Site) -> float:
     """Which share of the running statistics is still their initial value (mean 0, variance 1).
 
-    (1 - momentum)^n after n batches, where they are counted. Otherwise, also where the counter stands at
-    zero (old checkpoints have none), the share that fits the channels best, if it fits most of them:
+    (1 - momentum)^n after n batches, where they are counted and the statistics can be that young: they may
+    have been taken anew since, or come from a checkpoint without a counter. Otherwise, also where the counter
+    stands at zero, the share that fits the channels best, if it fits most of them:
     running = (1 - share) * measured + share * initial.
     """
     figures = site.figures
@@ -102,7 +106,8 @@ def remainder(site: Site) -> float:
     seen = 0 if counted is None else counted[0 if site.source != "watch" else 1]
     if seen:
         momentum = figures["momentum"]
-        return float((1 - momentum) ** seen) if 0 < momentum < 1 and seen < YOUNG else 0.0
+        share = float((1 - momentum) ** seen) if 0 < momentum < 1 and seen < YOUNG else 0.0
+        return share if share > 0 and not replaced(site, share) else 0.0
     watched = site.source == "watch"
     held = ("last_running_mean", "last_running_var") if watched else ("running_mean", "running_var")
     measured = figures["batch_variance"] if watched else figures["variance"]
@@ -118,6 +123,33 @@ def remainder(site: Site) -> float:
         for mean, v, running_mean, running in channels
     ]
     return share if sum(fits) > 0.75 * len(fits) else 0.0
+
+
+def replaced(site: Site, share: float) -> bool:
+    """Is it certain that so large a share of the running statistics is not their initial value?
+
+    A running variance is at least the share, since the initial one is 1 and none is negative. And statistics
+    that were taken anew agree with the data as they are, better than without that share.
+    """
+    figures = site.figures
+    watched = site.source == "watch"
+    held = ("last_running_mean", "last_running_var") if watched else ("running_mean", "running_var")
+    means, variances = figures[held[0]], figures[held[1]]
+    if min(variances, default=1.0) < 0.99 * share:
+        return True
+    measured = figures["batch_variance"] if watched else figures["variance"]
+    as_is: list[float] = []
+    without: list[float] = []
+    for channel in live_channels(site):
+        mean, variance = figures["mean"][channel], measured[channel] + figures["eps"]
+        rest = max((variances[channel] - share) / (1 - share), 0.0) if share < 1 else 0.0
+        for found, away, spread in (
+            (as_is, means[channel] - mean, variances[channel]),
+            (without, means[channel] / max(1 - share, 1e-3) - mean, rest),
+        ):
+            ratio = abs(math.log((spread + figures["eps"]) / variance)) if variance > 0 else 0.0
+            found.append(max(abs(away) / math.sqrt(max(variance, 1e-30)), ratio))
+    return bool(as_is) and median(as_is) < min(AGREE, median(without))
 
 
 def ratio_of_batches(site: Site) -> float | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from normdoctor.facts import Node
 from normdoctor.graph import PRESERVING, Graph
 from normdoctor.rules.sites import RELUS, Site, sites
+from normdoctor.rules.young import behind_young
 
 #: Rectifiers that are zero, or as good as zero, for whatever is far enough below zero.
 RECTIFIERS = RELUS | frozenset({"gelu", "silu", "mish", "hardswish", "threshold"})
@@ -38,6 +39,7 @@ class Signals:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.sites = list(sites(graph))
+        self._behind = behind_young(graph)
         self._node: dict[str, Node] = {}
         self._at: dict[int, Site] = {}
         self._sources: dict[str, list[Site]] = {}
@@ -50,8 +52,12 @@ class Signals:
                 self._at[held.index] = site
 
     def of_role(self, *roles: str) -> Iterator[Site]:
-        """The sites of these roles, in the order in which they first ran."""
-        return (site for site in self.sites if site.role in roles)
+        """The sites of these roles that are judged, in the order in which they first ran."""
+        return (site for site in self.sites if site.role in roles and self.judged(site))
+
+    def judged(self, site: Site) -> bool:
+        """Does its signal say something? It does not behind a norm that runs on its initial statistics."""
+        return not self._behind(site)
 
     def node(self, site: Site) -> Node | None:
         """The recorded call of a site; of the input of a norm, the norm."""

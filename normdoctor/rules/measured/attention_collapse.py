@@ -8,6 +8,7 @@ from normdoctor.findings import Confidence, Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules import base
 from normdoctor.rules.sites import Site, sites
+from normdoctor.rules.young import behind_young
 
 
 class AttentionCollapse(base.Rule):
@@ -89,7 +90,10 @@ class AttentionCollapse(base.Rule):
 
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Judge every attention that was observed often enough."""
+        behind = behind_young(graph)
         for site in sites(graph, need="attention"):
+            if behind(site):
+                continue
             if site.figures["rows"] >= self.options.rows and site.figures["ratio"] < self.options.share:
                 yield self._finding(graph, site)
 

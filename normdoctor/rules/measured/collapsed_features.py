@@ -8,6 +8,7 @@ from normdoctor.findings import Confidence, Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules import base
 from normdoctor.rules.sites import Site, sites
+from normdoctor.rules.young import behind_young
 
 
 class CollapsedFeatures(base.Rule):
@@ -89,9 +90,10 @@ class CollapsedFeatures(base.Rule):
 
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Judge what the last layer reads."""
+        behind = behind_young(graph)
         for site in sites(graph, need="representation"):
             figures, wanted = site.figures, self.options
-            if figures["rows"] < wanted.rows or figures["features"] < wanted.features:
+            if behind(site) or figures["rows"] < wanted.rows or figures["features"] < wanted.features:
                 continue
             if figures["spread"] < wanted.spread and figures["input_spread"] > wanted.input_spread:
                 alike = (

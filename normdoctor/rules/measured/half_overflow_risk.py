@@ -77,7 +77,11 @@ class HalfOverflowRisk(base.Rule):
         """Find the first sites with such values."""
         signals = Signals(graph)
         limit = self.options.share * LARGEST
-        large = [site for site in signals.sites if magnitude(site) > limit and self._judged(site)]
+        large = [
+            site
+            for site in signals.sites
+            if magnitude(site) > limit and self._judged(site) and signals.judged(site)
+        ]
         for site in signals.first(large):
             yield self._finding(signals, site)
 

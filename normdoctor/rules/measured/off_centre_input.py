@@ -77,9 +77,9 @@ class OffCentreInput(base.Rule):
         """Judge the input of every norm that subtracts a mean."""
         signals = Signals(graph)
         by_name = {site.name: site for site in signals.sites}
-        for site in signals.of_role("norm"):
+        for site in signals.sites:
             taken = by_name.get(site.figures.get("norm_input", ""))
-            if taken is None or site.kind == "rms_norm":
+            if site.role != "norm" or site.kind == "rms_norm" or taken is None or not signals.judged(taken):
                 continue
             each = site.kind in ("batch_norm", "instance_norm") and taken.units == site.units
             ratios = _by_channel(taken) if each else _overall(taken)

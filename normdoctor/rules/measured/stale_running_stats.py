@@ -9,6 +9,7 @@ from statistics import median
 from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules import base
+from normdoctor.rules.batchstats import YOUNG
 from normdoctor.rules.sites import Site
 from normdoctor.rules.stalestats import (
     RATIO,
@@ -20,6 +21,7 @@ from normdoctor.rules.stalestats import (
     deviations,
     stale_channels,
 )
+from normdoctor.rules.young import young_norms
 
 
 class StaleRunningStats(base.Rule):
@@ -31,11 +33,17 @@ class StaleRunningStats(base.Rule):
     mean, sigma/sqrt(n_eff), and by half a standard deviation; or where the variances differ by a factor of
     2 and by five times their standard error. Reported is a layer with more than a quarter of such channels.
 
-    A layer that was never trained (initial statistics) is silent, and so is one that is young: of fewer than
-    100 batches the part that is still the initial value, (1 - momentum)^n, is taken out first, and since
+    In train mode a layer that was never trained (initial statistics) is silent, and a young one nearly: the
+    part that is still the initial value, (1 - momentum)^n after n batches, is taken out first, and since
     weights still move fast, 2 standard deviations or a factor of 8 are asked. A counter of batches that
     stands at zero beside other statistics says nothing (old checkpoints have none). In eval mode a layer
     behind a young or stale one is not judged, since what it takes comes through that one.
+
+    A model in eval mode runs on these statistics. Where more than 10 % of them are initial values still (up
+    to 22 batches with a momentum of 0.1, up to 230 with 0.01) and a norm therefore hands on less than a
+    hundredth or more than a hundred times of what it should, no rule judges the signals behind such layers
+    (ND601 to ND607, ND609 to ND614): they are those of no trained network. Of fewer than 100 batches one
+    finding of severity info says so; after that the layers are judged as all others.
 
     ## Why is this bad?
     In eval mode the layer subtracts a mean and divides by a deviation that its input does not have, so the
@@ -105,8 +113,12 @@ class StaleRunningStats(base.Rule):
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Judge every BatchNorm with running statistics, up to the first stale one in eval mode."""
         options = self.options
+        young = [(site, share) for site, share in young_norms(graph) if _batches(site) < YOUNG]
+        if young:
+            yield self._young(graph, young)
+        known = {site.name for site, _ in young}
         for site in comparable_sites(graph):
-            if site.batches < options.batches:
+            if site.batches < options.batches or site.name in known:
                 continue
             judged = list(deviations(site))
             stale = stale_channels(site, options.z, options.shift, options.ratio)
@@ -114,6 +126,31 @@ class StaleRunningStats(base.Rule):
                 yield self._finding(graph, site, judged, stale)
                 if not site.figures["training"]:
                     return
+
+    def _young(self, graph: Graph, young: list[tuple[Site, float]]) -> Finding:
+        first, share = max(young, key=lambda one: one[1])
+        seen = _batches(first)
+        modules = list(dict.fromkeys(site.module for site, _ in young))
+        count = f" and {len(modules) - 1} further norms" if len(modules) > 1 else ""
+        after = f" after {seen} batches" if seen else ""
+        still = f"{share:.0%} of " if share < 1 else ""
+        return self.finding(
+            graph,
+            f"the model runs on the running statistics of {{modules}}{count}, which{after} still hold {still}"
+            "their initial values (mean 0, variance 1): signals behind them are not judged",
+            node=first.node(graph),
+            module=first.module,
+            severity=Severity.INFO,
+            evidence={
+                "layers": modules,
+                "initial": {site.module: round(own, 4) for site, own in young},
+                "momentum": first.figures["momentum"],
+                "batches_tracked": seen,
+                "source": first.source,
+            },
+            help="Train on, take exact statistics with normdoctor.recalibrate(model, data), or check in train"
+            " mode.",
+        )
 
     def _finding(self, graph: Graph, site: Site, judged: list[Deviation], stale: list[Deviation]) -> Finding:
         shift, z = median(one.shift for one in stale), median(one.z for one in stale)
@@ -141,3 +178,9 @@ class StaleRunningStats(base.Rule):
             },
             help="Take exact statistics: normdoctor.recalibrate(model, data), over 1e3 to 1e4 samples.",
         )
+
+
+def _batches(site: Site) -> int:
+    """How many batches moved its running statistics; zero where nobody counted."""
+    counted = site.figures.get("batches_tracked")
+    return int(counted[1]) if counted else 0
