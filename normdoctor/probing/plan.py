@@ -11,6 +11,7 @@ from normdoctor.probing.hooks import Collector
 from normdoctor.probing.loader import LastBatch
 from normdoctor.probing.modes import TrainEvalGap
 from normdoctor.probing.normstats import NormCollector
+from normdoctor.probing.padding import Padding
 from normdoctor.probing.representation import RepresentationCollector
 from normdoctor.probing.study import Study
 from normdoctor.probing.units import UnitCollector
@@ -42,6 +43,7 @@ STUDIES: dict[str, Callable[[], Study]] = {
     LastBatch.need: LastBatch,
     Exchange.need: Exchange,
     TrainEvalGap.need: TrainEvalGap,
+    Padding.need: Padding,
 }
 
 

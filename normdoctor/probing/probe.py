@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import MethodType
 from typing import Any, NamedTuple
 
 import msgspec
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from normdoctor.errors import TraceError, UsageError, brief, text_of
 from normdoctor.facts import Facts
@@ -21,7 +19,7 @@ from normdoctor.probing.finite import leaves
 from normdoctor.probing.hooks import Collector, Observer
 from normdoctor.probing.plan import planned, studies
 from normdoctor.probing.sandbox import sandbox
-from normdoctor.probing.study import KEPT, Studied
+from normdoctor.probing.study import KEPT, Studied, part
 
 #: `Facts.measurements`: the name of a statistic to its figures, by site.
 Measurements = dict[str, dict[str, Any]]
@@ -156,7 +154,7 @@ def _observed(
             model.to(device)
         if training is not None:
             model.train(training)
-        _part(model)
+        part(model)
         eager.enter(observer)
         observer.attach()
         try:
@@ -176,15 +174,6 @@ def _observed(
             observer.detach()
             eager.leave(observer)
     return Tally(count, len(refusals), bad, refusals[0] if refusals else None)
-
-
-def _part(model: nn.Module) -> None:
-    """Let each SyncBatchNorm normalize what it gets by itself: other ranks need not have as many batches."""
-    for module in model.modules():
-        if isinstance(module, nn.SyncBatchNorm):
-            # Our own layer adds a residual and takes an activation, also when it works alone.
-            alone = getattr(type(module), "alone", _BatchNorm.forward)
-            module.forward = MethodType(alone, module)  # type: ignore[method-assign]
 
 
 def _first(measured: Measurements, needs: Sequence[str]) -> Measurements:

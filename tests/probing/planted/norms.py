@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.utils.data import DataLoader
 
-from .scenes import NORM, Normed
+from .scenes import NORM, PADDED, Normed, Padded
 from .table import fault
 
 
@@ -63,3 +63,10 @@ def sorted_samples(scene: Normed) -> str:
     level = torch.linspace(-2, 2, len(x)).reshape(-1, *[1] * (x.dim() - 1))
     scene.data = list((x + level).split(32))
     return str(scene.net.places[0])  # type: ignore[attr-defined]
+
+
+@fault("ND712", Padded, PADDED.NETS)
+def norms_that_know_no_mask(scene: Padded) -> str:
+    torch.manual_seed(0)
+    scene.put(scene.net())
+    return str(scene.net.place)  # type: ignore[attr-defined]

@@ -27,8 +27,8 @@ def models(name: str) -> SimpleNamespace:
     return SimpleNamespace(**runpy.run_path(str(MODELS / f"{name}.py")))
 
 
-ACTIVATION, NORM, DEEP, ATTENTION, GATE = (
-    models(f"{kind}_nets") for kind in "activation norm deep attention gate".split()
+ACTIVATION, NORM, DEEP, ATTENTION, GATE, PADDED = (
+    models(f"{kind}_nets") for kind in "activation norm deep attention gate padded".split()
 )
 
 
@@ -102,6 +102,23 @@ class Plain(Checked):
     """Nets that bring batches of one size."""
 
     times = 1
+
+
+class Padded(Normed):
+    """Sequences of several lengths, and a net whose norms leave the padding out."""
+
+    def __init__(self, net: type[nn.Module]) -> None:
+        super().__init__(net)
+        self.put(PADDED.TWINS[net]())
+
+    def put(self, model: nn.Module) -> None:
+        """Examine another net on the same data."""
+        self.model = model
+        normdoctor.recalibrate(model, self.data)
+
+    def batches(self) -> list[Tensor]:
+        found: list[Tensor] = PADDED.batches(self.net)
+        return found
 
 
 class Attending(Checked):
