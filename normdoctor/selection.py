@@ -63,7 +63,11 @@ def parse_selector(text: str) -> Selector:
 
 
 def unknown_rule_hint(key: str) -> str:
-    """Name the rules that are spelled like `key`, or say where all are listed."""
+    """Name the rules that are spelled like `key`, or say where all, or those of that family, are listed."""
+    family = key.upper().rstrip("X")
+    count = sum(rule.code.startswith(family) for rule in all_rules())
+    if family.startswith("ND") and family != "ND" and count > 1:
+        return f"{count} rules begin so: `normdoctor rules --select {family}` lists them."
     names = [name for rule in all_rules() for name in (rule.code, rule.name)]
     listed = "`normdoctor rules` lists every rule; prefixes such as ND1, and ALL, are accepted too."
     return near(key, names) or listed

@@ -7,6 +7,7 @@ import importlib
 import os
 import pkgutil
 import traceback
+import warnings
 from typing import Any
 
 import click
@@ -50,6 +51,8 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; whatever it raises becomes one clear message and exit code 2."""
+        # Torch says so once in each process without numpy, which is no fault of the user's.
+        warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
         try:
             _stand_somewhere()
             return super().invoke(ctx)

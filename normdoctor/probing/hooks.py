@@ -7,6 +7,7 @@ call is up to the collectors.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -254,15 +255,13 @@ class Hook:
         return _nothing
 
     def __reduce__(self) -> Any:
-        return (_remains, ())
+        # A method that takes anything and returns None, of the standard library: a saved model can be loaded
+        # where normdoctor is not installed.
+        return (getattr, (contextlib.nullcontext(), "__exit__"))
 
 
 def _nothing(*_: Any) -> None:
     """What a copied or pickled module has in the place of a hook."""
-
-
-def _remains() -> Any:
-    return _nothing
 
 
 def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:

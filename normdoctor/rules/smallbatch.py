@@ -85,9 +85,14 @@ def advice(site: Site, batch: int, needed: int) -> str:
 
 
 def batch_sizes(facts: Facts, limit: float = WARNING) -> tuple[BatchSizes, ...]:
-    """The figures of every BatchNorm that was measured; a standard error of `limit` passes."""
+    """The figures of every BatchNorm that was measured; a standard error of `limit` passes.
+
+    None on synthetic data: how alike the values of a sample are is a property of the user's data.
+    """
     run = (facts.measurements or {}).get("run", {})
-    found = []
+    found: list[BatchSizes] = []
+    if run.get("source") == "synthetic":
+        return ()
     for site in norm_sites(Graph(facts)):
         per_sample = effective(site)
         if per_sample is not None:

@@ -218,6 +218,12 @@ def test_copies_and_pickles_made_meanwhile_are_free_of_hooks():
     assert seen(observer) == {}
 
 
+def test_a_model_saved_meanwhile_needs_no_normdoctor():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    observing(model)
+    assert b"normdoctor" not in pickle.dumps(model)
+
+
 def test_vmap_is_left_alone():
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
     observer = observing(model)
