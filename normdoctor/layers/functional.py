@@ -98,9 +98,12 @@ def fixed_norm(
     if function is not reference.channel_affine and (
         function is None or function is native.channel_affine or learns
     ):
-        y = F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
-        y = native.finish(y, activation, residual)
-        return y if itself else agreeing(y)
+        if itself:
+            y = F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
+            return native.finish(y, activation, residual)
+        x = native.dense(x) if x.dtype in reference.HALF else x
+        y = native.half_dense(F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps), x)
+        return agreeing(native.finish(y, activation, residual))
     if eps < 0.0:
         raise ValueError(f"eps must be non-negative, got {eps}")
     verify.floating(x)
