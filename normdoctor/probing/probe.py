@@ -118,6 +118,11 @@ def probe(
     if run["batches"] == 0:
         first = next((one.refusal for one in tallies if one.refusal is not None), None)
         raise first or UsageError(f"expected batches of data to measure on, found none in {feed.name}")
+    if sum(one.nan for one in tallies) == run["batches"]:  # infinity may be meant, in a mask
+        raise UsageError(
+            f"every batch of {feed.name} holds NaN, so nothing can be measured on them",
+            hint="Look for what makes them in front of the model: the files, a division by a zero deviation.",
+        )
     if feed.batch_size is not None:
         run["batch_size"] = feed.batch_size
     if notes := observer.blindness(tally.batches):
@@ -129,11 +134,12 @@ def probe(
 
 
 class Tally(NamedTuple):
-    """How many batches ran, were refused, held NaN or infinity; the first refusal."""
+    """How many batches ran, were refused, held NaN or infinity, and held NaN; the first refusal."""
 
     batches: int
     refused: int
     not_finite: int
+    nan: int
     refusal: TraceError | None
 
 
@@ -147,7 +153,7 @@ def _observed(
 ) -> Tally:
     """Run the model over the batches, in a sandbox."""
     model = observer.model
-    count = bad = 0
+    count = bad = nan = 0
     refusals: list[TraceError] = []
     with sandbox(model), torch.no_grad():
         if device is not None:
@@ -164,7 +170,8 @@ def _observed(
                 if (refusal := feed_model(model, call, place)) is not None:
                     refusals.append(refusal)
                     continue
-                bad += not _is_finite(call)
+                bad += not _all_are(torch.isfinite, call)
+                nan += not _all_are(_numbers, call)
                 if kept is not None and len(kept) < KEPT:
                     kept.append(call)
                 count += 1
@@ -173,7 +180,7 @@ def _observed(
         finally:
             observer.detach()
             eager.leave(observer)
-    return Tally(count, len(refusals), bad, refusals[0] if refusals else None)
+    return Tally(count, len(refusals), bad, nan, refusals[0] if refusals else None)
 
 
 def _first(measured: Measurements, needs: Sequence[str]) -> Measurements:
@@ -191,9 +198,13 @@ def _demand_samples(call: Arguments, place: str) -> None:
         raise UsageError(f"{place} is empty: it was called with {_told(first)}", hint=BATCH_HINT)
 
 
-def _is_finite(call: Arguments) -> bool:
+def _all_are(what: Callable[[Tensor], Tensor], call: Arguments) -> bool:
     tensors = (value for value in leaves(call) if isinstance(value, Tensor))
-    return all(bool(torch.isfinite(one).all()) for one in tensors if one.is_floating_point())
+    return all(bool(what(one).all()) for one in tensors if one.is_floating_point())
+
+
+def _numbers(tensor: Tensor) -> Tensor:
+    return ~torch.isnan(tensor)
 
 
 def _demand_values(model: nn.Module, device: torch.device | None) -> None:

@@ -54,8 +54,8 @@ def effective(site: Site) -> float | None:
 
     Var(x) / Var(mean of one sample), by the median over the channels that vary of the root of its inverse,
     which is the standard error of the mean; None from too few samples.
-    Positions of one sample are correlated, so it lies between 1 and their number (or below 1, where
-    whole samples differ by their level).
+    Positions of one sample are correlated, so as a rule it lies between 1 and their number; below 1, where
+    whole samples differ by their level, and above, where variance hangs on the position alone (zero padding).
     """
     if site.observations < 2:
         return None

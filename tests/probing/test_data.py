@@ -386,3 +386,11 @@ def test_a_loader_of_a_file_shuffles_alike_in_every_check(tmp_path):
         report = normdoctor.check(model, data=f"{file}:loader", batches=4, select="ND701")
         figures.append([row["per_sample"] for row in report.batch_sizes()])
     assert figures[0] == figures[1] != []
+
+
+def test_data_of_nothing_but_nan_are_refused():
+    model = nn.Linear(3, 2)
+    with pytest.raises(UsageError, match="every batch of the data holds NaN"):
+        normdoctor.check(model, data=[torch.full((4, 3), torch.nan)] * 2)
+    report = normdoctor.check(model, data=[torch.full((4, 3), torch.nan), torch.randn(4, 3)])
+    assert any("1 of the batches hold NaN" in note for note in report.targets[0].notes)
