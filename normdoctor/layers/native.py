@@ -127,6 +127,11 @@ def group_norm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `reference.group_norm`."""
     samples, channels = x.shape[:2]
+    if x.dtype in HALF and x.device.type == "cpu":
+        # With half parameters, or with none, the kernel keeps half statistics for the backward pass.
+        ones = x.new_ones(channels, dtype=torch.float32)
+        weight = ones if weight is None else weight.float()
+        bias = ones - 1 if bias is None else bias.float()
     sizes = (samples, channels, x.numel() // (samples * channels), num_groups, eps)
     y, mean, rstd = _group_norm(x, weight, bias, sizes)
     shortcut = x.dim() in (4, 5) and not x.is_contiguous()
