@@ -58,7 +58,7 @@ class NormCall(NamedTuple):
     @property
     def positions(self) -> int:
         """How many values a sample has in each channel."""
-        return self.value[0, 0].numel()
+        return self.value.numel() // (self.value.shape[0] * self.value.shape[1])
 
     @property
     def updates(self) -> bool:

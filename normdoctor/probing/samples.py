@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-#: The most entries of one tensor, and of all tensors together (a MiB of float32).
+#: The most entries of one tensor, and of all tensors together. Each is a cache miss, so they are what a look
+#: at the gradients costs; of 400 entries the root mean square is known to 4 % (1/sqrt(2 n)).
 WIDTH = 1024
-ENTRIES = 2**18
+ENTRIES = 2**16
 
 
 def local(tensor: Tensor) -> Tensor:
