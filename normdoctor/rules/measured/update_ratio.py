@@ -10,6 +10,9 @@ from normdoctor.graph import Graph
 from normdoctor.rules import base
 from normdoctor.rules.training import Trained, place_of, spread_over, trained
 
+_NEAR = "About 1e-3 is usual: change the learning rate by that factor."
+_FAR = "About 1e-3 is usual; no learning rate makes up for that: look for where the gradient is lost (ND801)."
+
 
 class UpdateRatio(base.Rule):
     """Steps that are far too large or far too small for the weights that they change.
@@ -112,6 +115,6 @@ class UpdateRatio(base.Rule):
             module=one.module,
             location=place_of(graph, one),
             evidence={"ratio": ratio, "rate": rate, "looks": one.looks},
-            help="About 1e-3 is usual: change the learning rate by that factor.",
+            help=_FAR if ratio < self.options.low / 100 else _NEAR,
         )
         return spread_over(finding, [one.module])
