@@ -462,13 +462,19 @@ def test_an_endless_forward_is_interrupted(tmp_path: Path) -> None:
     mark = "open('running', 'w').close()"
     written(tmp_path, net(f"{mark}\n        while True: pass"))
     command = [sys.executable, "-m", "normdoctor", "check", "model.py"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # shells' jobs ignore it
+    )  # fmt: skip
+    try:
         for _ in range(1200):
             if (tmp_path / "running").exists():
                 break
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 2
     assert stderr == "Interrupted.\n"
 
