@@ -206,6 +206,8 @@ def group_norm(
     Returns `y`, and the mean and `1 / sqrt(variance + eps)` of shape `(N, num_groups)`.
     """
     verify.groups(x, num_groups)
+    if x.dtype in reference.HALF:
+        verify.per_channel(x, weight=weight, bias=bias)  # kernels for half inputs do not look at all types
     # Not of a single sample in channels_last, whose strides are not agreed about.
     if straight(x, backend, residual) and (x.shape[0] > 1 or x.is_contiguous()):
         y, mean, rstd = fast.straight_group_norm(x, num_groups, weight, bias, eps, activation)

@@ -82,11 +82,13 @@ class Imports:
         self.roots = tuple(roots)
         self.search = list(search)
         self.modules: dict[str, types.ModuleType] = {}
+        self.earlier: dict[str, types.ModuleType] = {}  # what was there when they were last put in place
 
     @contextmanager
     def active(self) -> Iterator[None]:
         """Put the target's modules and search path in place; take them away at the end."""
         before, path = dict(sys.modules), list(sys.path)
+        self.earlier = before
         heads = {module.partition(".")[0] for module in self._siblings()} | {
             name.partition(".")[0] for name in self.modules
         }

@@ -278,22 +278,46 @@ def _names(item: Candidate) -> set[str]:
 
 def _scripts_beside(place: Place, known: tuple[str, ...]) -> list[str]:
     """Files of the same folder that import this one: the script that trains the model is among them."""
-    imports = re.compile(rf"^\s*(from|import)\s.*\b{re.escape(place.file.stem)}\b", re.MULTILINE)
     found = []
     for file in sorted(place.file.parent.glob("*.py"))[:_MOST_SCRIPTS]:
         with contextlib.suppress(OSError, ValueError):
             if str(file) not in known and file.stat().st_size < _LONGEST_SCRIPT:
                 text = file.read_text(encoding="utf-8")
-                if "oss" in text and "torch" in text and imports.search(text):
+                if "oss" in text and "torch" in text and _imports(text, place.file.stem):
                     found.append(str(file))
     return found
 
 
+def _imports(text: str, name: str) -> bool:
+    """Does a line of the source import something of this name?"""
+    pattern = rf"^\s*(from|import)\s.*\b{re.escape(name)}\b"
+    return name in text and re.search(pattern, text, re.MULTILINE) is not None
+
+
 def _files(loaded: Loaded) -> tuple[str, ...]:
-    """The target's file and the files of its own that it imported."""
-    own = [module for module in sys.modules.values() if is_own(module, loaded.place.roots[:2])]
-    files = [getattr(module, "__file__", None) for module in own]
-    others = sorted({file for file in files if file and file.endswith(".py")} - {str(loaded.place.file)})
+    """The target's file and the files of its own that it imported.
+
+    What the process had imported before is none of them unless the source asks for it: the modules of other
+    tests of a suite, for example.
+    """
+    files = {
+        name: Path(file)
+        for name, module in list(sys.modules.items())
+        if is_own(module, loaded.place.roots[:2])
+        and (file := getattr(module, "__file__", None))
+        and file.endswith(".py")
+    }
+    earlier = loaded.imports.earlier
+    reached = {name for name in files if earlier.get(name) is not sys.modules.get(name)}
+    todo = [loaded.place.file, *(files[name] for name in reached)]
+    while todo and len(reached) < len(files):
+        text = ""
+        with contextlib.suppress(OSError, ValueError):
+            text = todo.pop().read_text(encoding="utf-8")
+        asked = {name for name in files if name not in reached and _imports(text, name.rpartition(".")[2])}
+        reached |= asked
+        todo += [files[name] for name in asked]
+    others = sorted({str(files[name]) for name in reached} - {str(loaded.place.file)})
     return (str(loaded.place.file), *others)
 
 

@@ -234,7 +234,7 @@ def test_infinities_that_come_out_right_are_silent():
 
 def test_bad_data_and_bad_weights_are_not_the_model_s_operations():
     model = mlp(nn.ReLU())
-    assert found(model, [torch.full((8, 16), math.nan)], torch.zeros(8, 16)) == set()
+    assert found(model, [torch.full((8, 16), math.nan), torch.randn(8, 16)], torch.zeros(8, 16)) == set()
     with torch.no_grad():
         model[0].weight[0, 0] = math.nan
     assert found(model, [torch.randn(8, 16)]) == set()
