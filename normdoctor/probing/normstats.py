@@ -18,6 +18,7 @@ from normdoctor.probing.normrows import blank, figures, merge, rows_of
 FEWEST_SAMPLES = 4
 #: Of about how many positions of a sample the variance is taken where it is needed as a stand-in only.
 FEW_POSITIONS = 16
+_NARROW = frozenset({torch.float16, torch.bfloat16})
 
 
 class NormCall(NamedTuple):
@@ -75,8 +76,10 @@ class Before(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One call: statistics of its samples, of shape (samples, channels), and others of shape (channels,).
+    """One call: the means of its samples, of shape (samples, channels), and others of shape (channels,).
 
+    `spread` is the sum over samples of their biased variance over positions. Where it is None it is taken
+    from `few`, some values of shape (positions, samples, channels), when the forward is over.
     `running` are the running mean and variance in front of the call. `moved` are those behind it where the
     samples are a part of the batch: what they were moved by tells the statistics of the whole batch of
     `values` values a channel.
@@ -87,7 +90,8 @@ class Batch(NamedTuple):
     values: int
     momentum: float
     means: Tensor
-    variances: Tensor
+    spread: Tensor | None
+    few: Tensor | None
     running: tuple[Tensor, Tensor] | None
     moved: tuple[Tensor, Tensor] | None
 
@@ -174,15 +178,14 @@ class NormCollector:
         size, running, moved = value.shape[0], None, None
         step = self._step(value)
         read = value[self._phase % step :: step] if step > 1 else value
-        if read.dtype in (torch.float16, torch.bfloat16):
-            read = read.float()
         if before.mean is not None and before.variance is not None:
             running = (before.mean, before.variance)
             if norm.updates and len(read) < size and norm.mean is not None and norm.variance is not None:
                 moved = (norm.mean.clone(), norm.variance.clone())
-        means, variances = _of_samples(read, everything=moved is None)
+        means, spread, few = _of_samples(read, everything=moved is None)
         values = value.numel() // value.shape[1]
-        self._pending.append(Batch(call.key, size, values, norm.momentum, means, variances, running, moved))
+        batch = Batch(call.key, size, values, norm.momentum, means, spread, few, running, moved)
+        self._pending.append(batch)
         self._places[call.key].sizes[size] += 1
 
     def end(self, output: Any) -> None:
@@ -273,21 +276,32 @@ def _counter(module: nn.Module) -> Tensor | None:
     return found if usable else None
 
 
-def _of_samples(read: Tensor, *, everything: bool) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance over the positions of each sample, of shape (samples, channels).
+def _of_samples(read: Tensor, *, everything: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Means of samples over their positions, their variance as `spread` of a batch, and as `few`.
 
     The variance is read off a part of the positions where the batch's own will be known from elsewhere.
     """
+    if everything or read.dim() == 2:
+        read = read.float() if read.dtype in _NARROW else read.contiguous()
     if read.dim() == 2:
-        return read.clone(), torch.zeros_like(read)
-    # In two passes: on a CPU a tenth of the time of torch.var_mean.
-    if everything:
-        read = read.contiguous()
+        return read.clone(), None, None
     positions = read.flatten(2)
-    means = positions.mean(2)
-    if not everything:
-        positions = positions[:, :, :: max(1, positions.shape[2] // FEW_POSITIONS)]
-    return means, (positions - means.unsqueeze(2)).square_().mean(2)
+    wide = torch.float32 if read.dtype in _NARROW else read.dtype
+    means = positions.mean(2, dtype=wide)
+    if everything:  # in two passes: on a CPU a tenth of the time of torch.var_mean
+        return means, (positions - means.unsqueeze(2)).square_().mean(2).sum(0), None
+    return means, None, _few(positions)
+
+
+def _few(positions: Tensor) -> Tensor:
+    """Copies of about `FEW_POSITIONS` values of each sample, of shape (positions, samples, channels)."""
+    samples, channels, count = positions.shape
+    step = max(1, count // FEW_POSITIONS)
+    size = (min(FEW_POSITIONS, count), samples, channels)
+    strides = positions.stride()
+    return torch.as_strided_copy(
+        positions, size, (strides[2] * step, *strides[:2]), positions.storage_offset()
+    )
 
 
 def _sizes(sizes: Counter[int]) -> dict[str, int]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from normdoctor.probing.calls import Call, SiteKey, observable, site_name, version_of
 from normdoctor.probing.ledger import Ledger, Packed
-from normdoctor.probing.statistics import BOUNDS, EXACT, RANGES, observations, rows_of, sample
+from normdoctor.probing.statistics import BOUNDS, EXACT, RANGES, observations, rows_of, thinned_copy
 from normdoctor.tracing.roles import ARGUMENTS
 
 #: Kinds of roles that are wanted which hold no units: recurrent layers return several tensors.
@@ -25,7 +25,7 @@ _INPUT_KINDS = "batch_norm instance_norm group_norm layer_norm rms_norm".split()
 
 
 class Sampled(NamedTuple):
-    """A sample of one output, of shape (observations, units), that is to be reduced along with others."""
+    """A sample of one output, with the units along its last axis, that is to be reduced along with others."""
 
     key: SiteKey
     values: Tensor
@@ -35,7 +35,8 @@ class Sampled(NamedTuple):
     @property
     def kind(self) -> tuple[Any, ...]:
         """Samples of one kind can stand side by side in one matrix."""
-        return (self.values.device, self.values.dtype, len(self.values), self.bounds, self.span)
+        values = self.values
+        return (values.device, values.dtype, values.numel() // values.shape[-1], self.bounds, self.span)
 
 
 class Mark(NamedTuple):
@@ -227,10 +228,8 @@ class UnitCollector:
         if self.budget is None:
             self._ledger(device).add(key, rows_of(output, axis, bounds, span))
         else:
-            thinned = sample(output, axis, self.budget, self._phase)
-            values = observations(thinned, axis)
-            if values.untyped_storage().data_ptr() == output.untyped_storage().data_ptr():
-                values = values.clone()  # what comes next may write to the output
+            # A copy: what comes next may write to the output.
+            values = thinned_copy(output, axis, self.budget, self._phase)
             self._waiting.append(Sampled(key, values, bounds, span))
             self._held += values.numel()
             if self._held > _WAITING:
@@ -247,10 +246,11 @@ class UnitCollector:
             groups.setdefault(one.kind, []).append(one)
         self._waiting, self._held = [], 0
         for (device, *_), group in groups.items():
-            values = torch.cat([one.values for one in group], dim=1)
+            units = [one.values.shape[-1] for one in group]
+            parts = [one.values.view(-1, count) for one, count in zip(group, units, strict=True)]
+            values = observations(torch.cat(parts, dim=1), 1)
             # Few enough are added up for float32 to hold the counts.
             rows = rows_of(values, 1, group[0].bounds, group[0].span).float()
-            units = [one.values.shape[1] for one in group]
             for one, part in zip(group, torch.split(rows, units, dim=1), strict=True):
                 self._ledger(device).add(one.key, part)
 
