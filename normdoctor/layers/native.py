@@ -6,7 +6,9 @@ Some of torch's CPU kernels lose digits when the mean is large against the stand
 of the variance in float32 at mean/std = 1e4: LayerNorm and GroupNorm 3e-4 (64 values a row); GroupNorm of
 channels_last, which computes `E[x**2] - E[x]**2`, 36 and more, and 1e-3 already at mean/std = 10; BatchNorm
 of channels_last up to 90 (65536 rows). There the mean that was found is taken off the input, which changes
-nothing but the rounding, and the kernel runs again. CUDA kernels use Welford's update and need none of that.
+nothing but the rounding, and the kernel runs again. Where so many values stand behind each other that the
+mean has lost its digits too, the input is copied into the other layout, whose kernels add up with more. CUDA
+kernels use Welford's update and need none of that.
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ __all__ = ["batch_norm", "channel_affine", "group_norm", "layer_norm", "rms_norm
 #: mean/std above which the kernels of the CPU are run again on the input less its mean (see above).
 LARGE_MEAN = 100.0
 LARGE_MEAN_SHORTCUT = 3.0
+#: Values of a channel or group in channels_last from which on its mean has lost digits, too: of 2**20 values
+#: it is off by 3e-3 of itself, and at mean/std = 1e4 thirty standard deviations away (measured).
+LONG = 1 << 17
 
 
 def batch_norm(
@@ -40,9 +45,16 @@ def batch_norm(
     y, mean, variance = batch_norm_once(x, weight, bias, eps)
     # Where positions lie next to each other, the kernel adds up in float64.
     added_up = x.dim() > 2 and x.is_contiguous()
-    if not added_up and _suffers(x, mean, torch.rsqrt(variance + eps), LARGE_MEAN):
-        y, rest, variance = batch_norm_once(x - along_channels(mean, x), weight, bias, eps)
-        mean = mean + rest
+    long = x.numel() // x.shape[1] >= LONG
+    if not added_up and _suffers(x, mean, torch.rsqrt(variance + eps), 1.0 if long else LARGE_MEAN):
+        if long:
+            # As one sample with all positions, whose gradient comes back in the layout of the input.
+            columns = x.movedim(1, 0).reshape(1, x.shape[1], -1)
+            y, mean, variance = batch_norm_once(columns.contiguous(), weight, bias, eps)
+            y = y.view(x.movedim(1, 0).shape).movedim(0, 1).contiguous(memory_format=_memory_format(x))
+        else:
+            y, rest, variance = batch_norm_once(x - along_channels(mean, x), weight, bias, eps)
+            mean = mean + rest
     return finish(half_dense(y, x), activation, residual), mean, variance
 
 
@@ -136,10 +148,16 @@ def group_norm(
     y, mean, rstd = _group_norm(x, weight, bias, sizes)
     shortcut = x.dim() in (4, 5) and not x.is_contiguous()
     if _suffers(x, mean, rstd, LARGE_MEAN_SHORTCUT if shortcut else LARGE_MEAN):
-        groups = mean.repeat_interleave(channels // num_groups, dim=1)
-        centred = x - groups.view(samples, channels, *(1,) * (x.dim() - 2))
-        y, rest, rstd = _group_norm(centred, weight, bias, sizes)
-        mean = mean + rest
+        given, long = x, shortcut and x.numel() // (samples * num_groups) >= LONG
+        if long:
+            given = x.contiguous()
+            y, mean, rstd = _group_norm(given, weight, bias, sizes)
+        if not long or _suffers(x, mean, rstd, LARGE_MEAN):
+            groups = mean.repeat_interleave(channels // num_groups, dim=1)
+            centred = given - groups.view(samples, channels, *(1,) * (x.dim() - 2))
+            y, rest, rstd = _group_norm(centred, weight, bias, sizes)
+            mean = mean + rest
+        y = y.contiguous(memory_format=_memory_format(x))
     return finish(y, activation, residual), _wide(mean, x), _wide(rstd, x)
 
 

@@ -42,7 +42,7 @@ def batch_norm(
     wide = x.to(computing_type(x.dtype))
     axes = (0, *range(2, x.dim()))
     centred, mean = center(wide, axes)
-    variance = centred.square().mean(axes, keepdim=True)
+    variance = mean_over(centred.square(), axes)
     y = centred / torch.sqrt(variance + eps)
     y = _finish(y, x, per_channel(weight, x), per_channel(bias, x), activation, residual)
     return y, mean.detach().flatten(), variance.detach().flatten()
@@ -140,7 +140,7 @@ def group_norm(
     grouped = torch.unflatten(wide, 1, (num_groups, x.shape[1] // num_groups))
     axes = tuple(range(2, grouped.dim()))
     centred, mean = center(grouped, axes)
-    rstd = 1 / torch.sqrt(centred.square().mean(axes, keepdim=True) + eps)
+    rstd = 1 / torch.sqrt(mean_over(centred.square(), axes) + eps)
     y = (centred * rstd).flatten(1, 2)
     y = _finish(y, x, per_channel(weight, x), per_channel(bias, x), activation, residual)
     statistics = (x.shape[0], num_groups)
@@ -153,10 +153,21 @@ def center(x: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     The mean of many values far from zero is itself rounded, and its error would enter the variance squared.
     So the mean of what is left is taken off as well.
     """
-    first = x.detach().mean(axes, keepdim=True)
+    first = mean_over(x.detach(), axes)
     left = x - first
-    rest = left.mean(axes, keepdim=True)
+    rest = mean_over(left, axes)
     return left - rest, first + rest
+
+
+def mean_over(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The mean over axes, which are kept; one after the other, the last one first.
+
+    Over several axes at once, of which the last is not dense, torch adds up value by value on a CPU: of two
+    million float32 values in channels_last the mean was off by a hundredth of itself.
+    """
+    for axis in reversed(axes):
+        x = x.mean(axis, keepdim=True)
+    return x
 
 
 def per_channel(value: Tensor | None, x: Tensor) -> Tensor | None:

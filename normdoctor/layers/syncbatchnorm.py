@@ -169,9 +169,10 @@ class _Synchronized(torch.autograd.Function):
         local = torch.zeros(2 * channels + 1, dtype=wide.dtype, device=x.device)
         if x.numel() > 0:
             axes = (0, *range(2, x.dim()))
-            mean = wide.mean(axes)
-            squares = (wide - reference.along_channels(mean, x)).square().sum(axes)
-            local = torch.cat([mean, squares, local.new_full((1,), x.numel() // channels)])
+            centred, mean = reference.center(wide, axes)
+            count = local.new_full((1,), x.numel() // channels)
+            squares = reference.mean_over(centred.square(), axes) * count
+            local = torch.cat([mean.flatten(), squares.flatten(), count])
         shares = [torch.empty_like(local) for _ in range(dist.get_world_size(group))]
         dist.all_gather(shares, local, group=group)
         means, squares, counts = torch.stack(shares).tensor_split([channels, 2 * channels], dim=1)

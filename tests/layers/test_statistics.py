@@ -93,6 +93,44 @@ class TestLargeMean:
         assert ((layer.statistics.mean_square.double() - right) / right).abs().max() < 1e-4
 
 
+#: Layer, shape, and the axes of the input, or of its groups, that one statistic is taken over.
+MANY_VALUES = {
+    "groups of images": (lambda **o: layers.GroupNorm(2, 8, **o), (1, 8, 384, 384), (2, 3, 4)),
+    "groups of volumes": (lambda **o: layers.GroupNorm(2, 4, **o), (1, 4, 64, 64, 64), (2, 3, 4, 5)),
+    "wide groups": (lambda **o: layers.GroupNorm(1, 16, **o), (1, 16, 192, 192), (2, 3, 4)),
+    "instances": (lambda **o: layers.InstanceNorm2d(2, affine=True, **o), (1, 2, 768, 768), (2, 3)),
+    "batch of images": (lambda **o: layers.BatchNorm2d(2, momentum=1.0, **o), (2, 2, 512, 512), (0, 2, 3)),
+    "batch of rows": (lambda **o: layers.BatchNorm1d(2, momentum=1.0, **o), (2**19, 2), (0,)),
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("case", MANY_VALUES)
+@pytest.mark.parametrize("ratio", [30.0, RATIO])
+def test_large_mean_of_many_values_in_channels_last(backend, case, ratio):
+    """Added up in float32 one by one, the mean itself is off by many standard deviations."""
+    build, shape, axes = MANY_VALUES[case]
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) + ratio
+    last = {2: torch.contiguous_format, 4: torch.channels_last, 5: torch.channels_last_3d}[x.dim()]
+    x = x.contiguous(memory_format=last).requires_grad_()
+    layer = scatter(build(backend=backend))
+    y = layer(x)
+    assert y.is_contiguous(memory_format=last)
+    groups = getattr(layer, "num_groups", None)
+    seen = x.detach() if groups is None else x.detach().unflatten(1, (groups, -1))
+    assert drift(layer.statistics.var, seen, axes) < 1e-4
+    if getattr(layer, "running_var", None) is not None:
+        assert drift(layer.running_var, seen, axes) < 1e-4
+    seed = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    found = torch.autograd.grad(y, (x, *layer.parameters()), seed)
+    wide = x.detach().double().requires_grad_()
+    other = scatter(build(backend="reference")).double()
+    right = torch.autograd.grad(other(wide), (wide, *other.parameters()), seed.double())
+    for one, two in zip(found, right, strict=True):
+        scale = two.abs().max().item()
+        torch.testing.assert_close(one.double() / scale, two / scale, rtol=2e-3, atol=2e-3)
+
+
 def test_large_mean_in_the_other_batch_norms():
     x = shifted(64, 8, 9)
     for layer in (layers.BatchRenorm(8), layers.MaskedBatchNorm(8), layers.SyncBatchNorm(8)):

@@ -38,8 +38,8 @@ def batch_norm(
     residual: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `reference.batch_norm`."""
-    long = usable(x) and channels_last(x) is not None
     if usable(x):
+        long = in_rows(x)
         y, mean, variance, bad = _BatchNorm.apply(x, wide(weight, x), wide(bias, x), eps)  # type: ignore[no-untyped-call]
         if bad and long:
             shifted = x - reference.along_channels(mean, x)
@@ -55,7 +55,7 @@ def usable(x: Tensor) -> bool:
 
     Of many rows in channels_last it is not time that is won, but digits: see `LONG`.
     """
-    if x.dtype == torch.float32 and channels_last(x) is not None:
+    if x.dtype == torch.float32 and in_rows(x):
         return x.numel() // x.shape[1] >= LONG
     return (
         x.dtype in (torch.float32, torch.float64)
@@ -64,6 +64,11 @@ def usable(x: Tensor) -> bool:
         and x.shape[2:].numel() >= POSITIONS
         and x.numel() >= VALUES
     )
+
+
+def in_rows(x: Tensor) -> bool:
+    """Does the input lie in memory as rows of channels?"""
+    return x.is_contiguous() if x.dim() == 2 else channels_last(x) is not None
 
 
 def tracked(
@@ -132,8 +137,9 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor, bool]:
 
     What the kernel normalizes goes to a buffer of one piece, which stays in the cache, and is dropped.
     """
-    if channels_last(x) is not None:
-        return _statistics_of_rows(x.movedim(1, -1).reshape(-1, x.shape[1]))
+    if in_rows(x):
+        centre, variance = statistics_of_rows(x)
+        return centre, variance, far(centre, torch.rsqrt(variance), native.LARGE_MEAN)
     samples, channels = x.shape[:2]
     positions = x.shape[2:].numel()
     height = piece(channels * positions)
@@ -149,15 +155,19 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor, bool]:
     return centre, variance, far(centre, torch.rsqrt(variance), native.LARGE_MEAN)
 
 
-def _statistics_of_rows(rows: Tensor) -> tuple[Tensor, Tensor, bool]:
-    """The same of rows of channels, in parts that are merged by the formula of Chan, Golub and LeVeque."""
-    nought = rows.new_zeros(rows.shape[1])
+def statistics_of_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each channel of an input that lies in memory as rows of channels.
+
+    They are taken of parts, which are merged by the formula of Chan, Golub and LeVeque.
+    """
+    rows = x.movedim(1, -1).reshape(-1, x.shape[1])
+    nought = rows.new_zeros(rows.shape[1], dtype=reference.computing_type(x.dtype))
     parts = split(rows, PART)
     # As images of one column: the kernel for those has vectors.
     images = [one.view(1, len(one), 1, -1).permute(0, 3, 1, 2) for one in parts]
     found = [torch.batch_norm_update_stats(one, nought.clone(), nought.clone(), 0.0) for one in images]
-    counts = rows.new_tensor([len(one) for one in parts]).unsqueeze(1)
+    counts = nought.new_tensor([len(one) for one in parts]).unsqueeze(1)
     means, variances = (torch.stack([one[place] for one in found]) for place in (0, 1))
     centre = means[0] + (counts * (means - means[0])).sum(0) / len(rows)
     variance = (counts * (variances + (means - centre).square())).sum(0) / len(rows)
-    return centre, variance, far(centre, torch.rsqrt(variance), native.LARGE_MEAN)
+    return centre, variance
