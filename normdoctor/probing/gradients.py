@@ -240,7 +240,10 @@ class Bank:
         self.series = Series(len(ROWS), count, device)
         self.lengths = [min(self.width, len(strided(self._of(c), self.width))) for c in range(count)]
         self._sizes = torch.tensor(self.lengths, dtype=torch.float32).to(device)
-        self._rows: tuple[list[Tensor], list[Tensor]] = (list(self.before), list(self.after))
+        self._rows = tuple(
+            [row[:length] for row, length in zip(rows, self.lengths, strict=True)]
+            for rows in (self.before, self.after)
+        )
         self._masks: dict[bytes, Tensor] = {}
         self._fresh()
 

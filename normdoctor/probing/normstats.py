@@ -17,7 +17,7 @@ from normdoctor.probing.normrows import blank, figures, merge, rows_of
 #: How few samples of a batch a budget may leave: fewer say nothing of how samples differ.
 FEWEST_SAMPLES = 4
 #: Of about how many positions of a sample the variance is taken where it is needed as a stand-in only.
-FEW_POSITIONS = 16
+FEW_POSITIONS = 8
 _NARROW = frozenset({torch.float16, torch.bfloat16})
 
 

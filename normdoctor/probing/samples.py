@@ -61,5 +61,6 @@ def aligned(gradient: Tensor, like: Tensor) -> Tensor:
 def fill(rows: Sequence[Tensor], samples: Sequence[Tensor]) -> None:
     """Write samples into rows of a matrix; each row is as long as its sample or longer."""
     if rows:
-        pairs = [(row[: one.numel()], one) for row, one in zip(rows, samples, strict=True)]
-        torch._foreach_copy_([row for row, _ in pairs], [one for _, one in pairs])
+        counts = [one.numel() for one in samples]
+        parts = [row if row.numel() == n else row[:n] for row, n in zip(rows, counts, strict=True)]
+        torch._foreach_copy_(parts, list(samples))
