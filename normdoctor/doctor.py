@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from normdoctor.config import BATCHES, Settings, check_confidence, check_count
 from normdoctor.errors import NormDoctorError, TargetError, TraceError, UsageError, kind_of
@@ -27,6 +27,19 @@ if TYPE_CHECKING:
     from normdoctor.tracing.examine import Examination, Request
 
 LOG = logging.getLogger(__name__)
+
+
+class Onlooker(Protocol):
+    """Looks at every target of a check, and may load it from another place."""
+
+    def load_as(self, spec: str) -> str:
+        """The target string to load in the place of `spec`."""
+
+    def named(self, name: str) -> str:
+        """What to call a target of this name."""
+
+    def saw(self, target: Target, examination: Examination, facts: Facts) -> None:
+        """Take what was learnt of a target."""
 
 
 def check(
@@ -109,7 +122,12 @@ def check(
     return session.report()
 
 
-def check_targets(specs: Sequence[str], settings: Settings, on_result: OnResult | None = None) -> Report:
+def check_targets(
+    specs: Sequence[str],
+    settings: Settings,
+    on_result: OnResult | None = None,
+    onlooker: Onlooker | None = None,
+) -> Report:
     """Check targets by their strings, as the command line does; one that fails does not stop the rest."""
     if settings.from_facts is not None:
         return check_facts(load_facts(settings.from_facts), settings, on_result)
@@ -120,21 +138,30 @@ def check_targets(specs: Sequence[str], settings: Settings, on_result: OnResult 
         if session.stopped:
             break
         try:
-            targets = _load(spec, settings)
+            targets = _load(onlooker.load_as(spec) if onlooker else spec, settings)
         except NormDoctorError as error:
             session.problem(spec, error)
             continue
         for target in targets:
             if not session.stopped:
-                _check_or_note(session, target, settings, spec, source)
+                _check_or_note(session, target, settings, spec, source, onlooker)
     return session.report()
 
 
 def _check_or_note(
-    session: Session, target: Target, settings: Settings, spec: str, source: Source | None
+    session: Session,
+    target: Target,
+    settings: Settings,
+    spec: str,
+    source: Source | None,
+    onlooker: Onlooker | None,
 ) -> None:
+    from dataclasses import replace
+
+    if onlooker is not None:
+        target = replace(target, name=onlooker.named(target.name))
     try:
-        _check(session, target, _request(spec, settings), settings, spec, source)
+        _check(session, target, _request(spec, settings), settings, spec, source, onlooker)
     except (TargetError, TraceError) as error:
         session.problem(target.name, error)
 
@@ -267,12 +294,15 @@ def _check(
     settings: Settings,
     spec: str | None,
     source: Source | None,
+    onlooker: Onlooker | None = None,
 ) -> None:
     from dataclasses import replace
 
     from normdoctor.loading.checkpoint import loaded
 
-    request = replace(request, requirements=session.requirements(target.name, spec))
+    # An onlooker may want to run other rules on what was learnt.
+    more = frozenset({"weights"}) if onlooker is not None else frozenset()
+    request = replace(request, requirements=session.requirements(target.name, spec) | more)
     with loaded(target.model, request.weights) as notes:
         target = replace(target, notes=(*target.notes, *notes))
         if source is None:
@@ -280,6 +310,8 @@ def _check(
             facts = examination.facts
         else:
             examination, facts = _with_data(target, request, source, session.needs(target.name, spec))
+        if onlooker is not None:
+            onlooker.saw(target, examination, facts)
     if examination.error is not None:
         session.problem(target.name, examination.error)
     session.check(facts, spec)

@@ -50,16 +50,115 @@ class Applicability(StrEnum):
     DISPLAY = "display"
 
 
-class Fix(msgspec.Struct, frozen=True, kw_only=True):
-    """A remedy: `title` says it in a few words, `edits` are the keyword arguments to set.
+class Edit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One change of the source, as data; `normdoctor.fixing` finds the code and carries it out.
 
-    `edits` maps the name of a constructor argument at the finding's location to its new source
-    text (`{"bias": "False"}`); it is empty where the remedy cannot be written as such an edit.
+    Made by the functions below. It acts at `at`, or at the finding's own place where that is None.
+    """
+
+    action: str
+    name: str = ""
+    value: str = ""
+    arguments: tuple[str, ...] = ()
+    at: Location | None = None
+    carries: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def argument(cls, name: str, value: str, at: Location | None = None) -> Edit:
+        """Set an argument of the call to this source text (`{}` in it is the old one); "" drops it."""
+        return cls(action="argument", name=name, value=value, at=at)
+
+    @classmethod
+    def drop(cls) -> Edit:
+        """Take the operation out: what it was called on goes on unchanged."""
+        return cls(action="drop")
+
+    @classmethod
+    def swap(cls, new: str, *, old: str = "", at: Location | None = None) -> Edit:
+        """Call something else with the same arguments: `torch.nn.LogSoftmax`.
+
+        With `old`, the call of that function around the place, or the only one in the file.
+        """
+        return cls(action="swap", name=old, value=new, at=at)
+
+    @classmethod
+    def contain(cls, path: str) -> Edit:
+        """Put the plain container at this path of the model into nn.ModuleList and the like."""
+        return cls(action="contain", name=path)
+
+    @classmethod
+    def register(cls, name: str) -> Edit:
+        """Make a buffer of the tensor that lies in a plain attribute under this name of the model."""
+        return cls(action="register", name=name)
+
+    @classmethod
+    def functional(cls) -> Edit:
+        """Call the function of a dropout that forward builds anew each time, with the model's mode."""
+        return cls(action="functional")
+
+    @classmethod
+    def constant(cls, old: float, new: str) -> Edit:
+        """Write another number for a literal in the expression."""
+        return cls(action="constant", name=repr(old), value=new)
+
+    @classmethod
+    def build(
+        cls,
+        new: str,
+        arguments: tuple[str, ...],
+        *,
+        at: Location | None = None,
+        carries: tuple[tuple[str, str], ...] = (),
+    ) -> Edit:
+        """Build another layer at `at`, which takes over the old tensors under new names (`carries`).
+
+        An argument `12?` is kept as the old call's first argument, where that may be the same number.
+        """
+        return cls(action="build", value=new, arguments=arguments, at=at, carries=carries)
+
+    @classmethod
+    def comment(cls, kept: str) -> Edit:
+        """Leave only these codes in a suppression comment; "" removes it."""
+        return cls(action="comment", value=kept)
+
+
+class Fix(msgspec.Struct, frozen=True, kw_only=True):
+    """A remedy: `title` says it in a few words, `edits` and `steps` are what to do with the source.
+
+    `edits` maps the name of an argument of the call at the finding's location to its new source text
+    (`{"bias": "False"}`), where "" drops the argument; `steps` are other changes. Both are empty where the
+    remedy cannot be written down so.
+
+    Args:
+        title: The remedy in a few words.
+        applicability: Whether it may be applied unasked.
+        edits: Arguments of the call at the finding's location.
+        steps: Further changes of the source.
+        everywhere: Modules that are built at the same place and are not at fault may be changed along.
+        alters: The outputs change, since the fault lies in them: the proof of a safe fix compares with the
+            old model in which this one call was made right.
+        absorbed: Names of tensors: one that goes, and those of which one takes its value in (a bias, and the
+            running mean that is smaller by it afterwards).
     """
 
     title: str
     applicability: Applicability = Applicability.DISPLAY
     edits: dict[str, str] = {}
+    steps: tuple[Edit, ...] = ()
+    everywhere: bool = False
+    alters: bool = False
+    absorbed: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def applicable(self) -> bool:
+        """Can it be applied by a machine?"""
+        return self.applicability is not Applicability.DISPLAY and bool(self.edits or self.steps)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fix as plain data, for reports."""
+        steps = {"steps": msgspec.to_builtins(self.steps)} if self.steps else {}
+        plain = {"title": self.title, "applicability": str(self.applicability), "edits": dict(self.edits)}
+        return plain | steps
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):

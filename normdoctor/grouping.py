@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from normdoctor.findings import Finding, mask, masked
+from normdoctor.findings import Finding, Fix, mask, masked
 
 
 def natural(path: str) -> tuple[tuple[int, int, str], ...]:
@@ -48,7 +48,6 @@ def _merge(members: Sequence[Finding]) -> Finding:
     members = sorted(members, key=lambda f: [natural(path) for path in f.modules])
     first = members[0]
     modules = tuple(dict.fromkeys(path for member in members for path in member.modules))
-    fixes = {msgspec.json.encode(member.fix) for member in members}
     return msgspec.structs.replace(
         first,
         message=_message(members, modules),
@@ -57,8 +56,26 @@ def _merge(members: Sequence[Finding]) -> Finding:
         related=tuple(dict.fromkeys(entry for member in members for entry in member.related)),
         evidence=_common([member.evidence for member in members]),
         sites=tuple(site for member in members for site in member.sites),
-        fix=first.fix if len(fixes) == 1 else None,
+        fix=_fix([member.fix for member in members]),
         help=next((member.help for member in members if member.help), None),
+    )
+
+
+def _fix(fixes: Sequence[Fix | None]) -> Fix | None:
+    """One fix for all: equal ones, or ones of the same kind whose steps each name their own place."""
+    first, *others = fixes
+    if first is None or all(fix == first for fix in others):
+        return first if all(fix == first for fix in others) else None
+    for fix in others:
+        alike = fix is not None and (fix.applicability, fix.edits) == (first.applicability, first.edits)
+        if not alike or (fix is not None and fix.title != first.title and not first.steps):
+            return None
+    known = [fix for fix in fixes if fix is not None]
+    return msgspec.structs.replace(
+        first,
+        steps=tuple(dict.fromkeys(step for fix in known for step in fix.steps)),
+        absorbed=tuple(dict.fromkeys(names for fix in known for names in fix.absorbed)),
+        everywhere=all(fix.everywhere for fix in known),
     )
 
 

@@ -11,12 +11,15 @@ import click
 from normdoctor.cli.group import fail
 from normdoctor.errors import UsageError
 from normdoctor.output import Format, get_format
+from normdoctor.output.fixes import offer
 from normdoctor.output.style import Style
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from normdoctor.cli.fixes import FixOptions
     from normdoctor.cli.outputs import Output
+    from normdoctor.fixing.fixer import Outcome
     from normdoctor.report import Report, RuleResult
 
 
@@ -52,8 +55,8 @@ class Reporter:
         on_stdout = [output for output in self.outputs if output.file is None] or self.outputs
         return not any(get_format(output.format).machine for output in on_stdout)
 
-    def write(self, report: Report, seconds: float) -> None:
-        """Write the reports, the errors and the last line."""
+    def write(self, report: Report, seconds: float, said: Sequence[str] | None = None) -> None:
+        """Write the reports, the errors and the last line; `said`, or the offer to fix, comes before."""
         from normdoctor.output.summary import last_line
 
         for output in self.outputs:
@@ -64,7 +67,39 @@ class Reporter:
                 click.echo(self.style.clean(remark), err=True)
             examined = bool(report.results or report.targets)
             if self._spoken and (examined or not report.problems):
+                for line in said if said is not None else filter(None, [offer(report.findings)]):
+                    self._print(line)
                 self._print(last_line(report, seconds, self.style))
+
+    def write_fixes(self, outcome: Outcome, options: FixOptions, seconds: float) -> None:
+        """Write what was fixed and what is left; with --diff, the diff alone."""
+        from normdoctor.output.fixes import diff, listed, refused, result
+
+        loud = self.style.verbosity >= 0
+        for left in outcome.unfixed if loud else ():
+            click.echo(refused(left.finding, left.reason, self.style), err=True)
+        pairs = [(str(file), one.finding) for one in outcome.fixed for file in one.files[:1]]
+        if options.diff:
+            self._print(diff(outcome.changes, self.style), end="")
+            self._write_errors(outcome.report)
+            if loud:
+                count = len(outcome.fixed)
+                would = f"Would fix {count} {'finding' if count == 1 else 'findings'}." if count else ""
+                click.echo(would or "No findings would be fixed.", err=True)
+            return
+        summary = result(len(outcome.fixed), outcome.report.findings, unsafe=options.unsafe_fixes)
+        shown = listed(pairs, self.style) if options.show_fixes else []
+        if options.fix_only:
+            self._write_errors(outcome.report)
+            count = len(outcome.fixed)
+            done = (
+                [f"Fixed {count} {'finding' if count == 1 else 'findings'}."] if count and not shown else []
+            )
+            for line in [*shown, *done] if loud else []:
+                self._print(line)
+            return
+        rest = offer(outcome.report.findings, unsafe=options.unsafe_fixes) if not outcome.fixed else ""
+        self.write(outcome.report, seconds, [*shown, *summary, *filter(None, [rest])])
 
     def _write_one(self, form: Format, file: Path | None, report: Report) -> None:
         if file is not None:

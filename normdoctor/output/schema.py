@@ -75,7 +75,7 @@ def finding_to_dict(
             {"module": site.module, "evidence": plain(site.evidence), "call": _place(site.call)}
             for site in finding.sites
         ],
-        "fix": None if finding.fix is None else msgspec.to_builtins(finding.fix),
+        "fix": None if finding.fix is None else finding.fix.to_dict(),
         "help": finding.help,
         "fingerprint": finding.fingerprint,
         "baseline": known,

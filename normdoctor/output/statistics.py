@@ -42,7 +42,9 @@ def _row(findings: Sequence[Finding]) -> Row:
         severity=str(max((f.severity for f in findings), key=lambda level: Severity(level).rank)),
         count=len(findings),
         modules=sum(len(finding.modules) for finding in findings),
-        fixable=sum(finding.fix is not None for finding in findings) if rule and rule.fixable else 0,
+        fixable=sum(finding.fix is not None and finding.fix.applicable for finding in findings)
+        if rule and rule.fixable
+        else 0,
     )
 
 

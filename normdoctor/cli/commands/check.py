@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from normdoctor.cli.fixes import FixOptions, apply_fixes, check_options, exit_code, fix_options, take
 from normdoctor.cli.modes import baseline_mode, baseline_options, check_modes, suppression_options
 from normdoctor.cli.options import (
     FILE,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 @click.option("--show-skipped", is_flag=True, help="List the rules that could not run, with reasons.")
 @click.option("--save-facts", type=FILE, help="Write what was learnt of the models to this file.")
 @click.option("--from-facts", type=FILE, help="Check what --save-facts wrote, without the model.")
+@fix_options
 @baseline_options
 @suppression_options
 @config_options
@@ -90,6 +92,7 @@ def command(
     Exit codes: 0 nothing fails, 1 findings at or above --fail-on, 2 an error.
     """
     started = time.perf_counter()
+    fixes = take(given)
     if exit_zero:
         if given["fail_on"] not in (None, "never"):
             raise UsageError(f"--exit-zero and --fail-on {given['fail_on']} contradict each other")
@@ -102,6 +105,7 @@ def command(
         _show_settings(settings, config, isolated, output_format)
         return
     check_modes(settings, add_ignore is not None)
+    check_options(fixes, settings, add_ignore is not None)
     for file in (settings.save_facts, settings.baseline):
         if file is not None:
             spare_source(file)
@@ -111,6 +115,8 @@ def command(
     read = {"--baseline": settings.baseline, "--weights": settings.weights}
     keep_apart(reports | facts, read | {"--from-facts": settings.from_facts})
     reporter = Reporter(made, style, statistics)
+    if fixes.active:
+        _fix(specs, settings, fixes, reporter, started)
     report = _check(specs, targets, settings, reporter)
     if add_ignore is not None:
         from normdoctor.annotating import add_ignores
@@ -118,6 +124,16 @@ def command(
         report = add_ignores(report, settings.root, add_ignore)
     reporter.write(report, time.perf_counter() - started)
     click.get_current_context().exit(report.exit_code)
+
+
+def _fix(
+    specs: tuple[str, ...], settings: Settings, fixes: FixOptions, reporter: Reporter, started: float
+) -> None:
+    """Apply fixes, or show them, then report what is left; ends the command."""
+    _demand_targets(specs)
+    outcome = apply_fixes(specs, settings, fixes, reporter)
+    reporter.write_fixes(outcome, fixes, time.perf_counter() - started)
+    click.get_current_context().exit(exit_code(fixes, outcome))
 
 
 def _show_settings(settings: Settings, config: Path | None, isolated: bool, formats: tuple[str, ...]) -> None:
@@ -145,11 +161,15 @@ def _check(specs: tuple[str, ...], named: tuple[str, ...], settings: Settings, r
         if named:
             raise UsageError("--from-facts takes the place of TARGET", hint="Give one of them.")
         return check_facts(load_facts(settings.from_facts), settings, reporter.on_result)
+    _demand_targets(specs)
+    from normdoctor import doctor
+
+    return doctor.check_targets(specs, settings, reporter.on_result)
+
+
+def _demand_targets(specs: tuple[str, ...]) -> None:
     if not specs:
         raise UsageError(
             "nothing to check: expected a TARGET, or `targets` in the configuration file",
             hint="For example: normdoctor check model.py",
         )
-    from normdoctor import doctor
-
-    return doctor.check_targets(specs, settings, reporter.on_result)

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import msgspec
-
 import normdoctor
 from normdoctor.facts import Location
 from normdoctor.findings import Confidence, Finding, Severity, node_id
@@ -119,7 +117,7 @@ def _result(
         "target": finding.target,
         "evidence": plain(finding.evidence),
         **({"help": finding.help} if finding.help else {}),
-        **({"fix": msgspec.to_builtins(finding.fix)} if finding.fix else {}),
+        **({"fix": finding.fix.to_dict()} if finding.fix else {}),
     }
     return {
         "ruleId": finding.code,

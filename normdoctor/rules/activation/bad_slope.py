@@ -102,13 +102,18 @@ class BadSlope(Rule):
             found = self._wrong(node)
             if found is not None:
                 setting, value, text, usual = found
-                edits = {setting: usual} if node.module is not None and usual else {}
+                edits = {setting: usual} if usual else {}
                 yield self.finding(
                     graph,
                     f"{graph.named(node)} has {setting}={value}: {text}",
                     node=node,
                     evidence={setting: value},
-                    fix=Fix(title=f"{setting}={usual}", applicability=Applicability.UNSAFE, edits=edits)
+                    fix=Fix(
+                        title=f"{setting}={usual}",
+                        applicability=Applicability.UNSAFE,
+                        edits=edits,
+                        everywhere=True,
+                    )
                     if usual
                     else None,
                 )

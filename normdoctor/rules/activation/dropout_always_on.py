@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from normdoctor.facts import Location, Node
-from normdoctor.findings import Applicability, Confidence, Finding, Fix, Severity
+from normdoctor.findings import Applicability, Confidence, Edit, Finding, Fix, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule
 from normdoctor.rules.layers import number, parents
@@ -78,6 +78,10 @@ class DropoutAlwaysOn(Rule):
     Where the model is sampled on purpose: Monte Carlo dropout. Write `training=True` then, and the rule
     gives an information only.
 
+    ## Fix safety
+    The outputs in train mode stay the same, those in eval mode become those without this dropout; that is
+    verified. No fix is offered where the dropout seems to be meant.
+
     ## References
     - torch.nn.functional.dropout(input, p=0.5, training=True, inplace=False).
     - rixwew/pytorch-fm issue 21: `training=self.training` was missing.
@@ -87,6 +91,7 @@ class DropoutAlwaysOn(Rule):
     code = "ND318"
     name = "dropout-always-on"
     category = "activation"
+    fixable = True
 
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Report each call that was seen to drop in eval mode."""
@@ -103,11 +108,13 @@ class DropoutAlwaysOn(Rule):
         stated = node.config.get("training_stated")
         meant = self._on_purpose(graph, node) or (stated == "true" and node.role == "dropout")
         rate = number(node.config.get("dropout_p", node.config.get("p", 0.5)))
-        remedy = "training=self.training"
+        remedy, steps = "training=self.training", (Edit.argument("training", "self.training"),)
         if node.role == "attention":
             why, remedy = "its dropout_p does not depend on the mode", "0.0 unless self.training"
+            steps = (Edit.argument("dropout_p", "{} if self.training else 0.0"),)
         elif node.module is not None:
-            why, remedy = "forward builds it anew each time", "Build it in __init__"
+            why, remedy = "forward builds it anew each time", "Call the function with training=self.training"
+            steps = (Edit.functional(),)
         elif stated == "absent":
             why = "`training` is not given, and is True by default"
         else:
@@ -120,7 +127,9 @@ class DropoutAlwaysOn(Rule):
             severity=Severity.INFO if meant else Severity.WARNING,
             confidence=Confidence.MEDIUM if meant else Confidence.HIGH,
             evidence={"p": rate, "stated": stated},
-            fix=Fix(title=remedy, applicability=Applicability.DISPLAY),
+            fix=Fix(title=remedy, alters=True)
+            if meant
+            else Fix(title=remedy, applicability=Applicability.SAFE, steps=steps, alters=True),
         )
 
     @staticmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from normdoctor.facts import LossFact, Node
-from normdoctor.findings import Applicability, Confidence, Finding, Fix, Severity
+from normdoctor.findings import Applicability, Confidence, Edit, Finding, Fix, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule, RuleOptions
 from normdoctor.rules.layers import DENSE, channels, number
@@ -100,6 +100,7 @@ class DropoutOnOutput(Rule):
     name = "dropout-on-output"
     category = "activation"
     severity = Severity.WARNING
+    fixable = True
 
     class Options(RuleOptions, frozen=True):
         """From where on a dropout drops too much."""
@@ -174,4 +175,8 @@ class DropoutOnOutput(Rule):
 
 
 _SQUASHING = {"sigmoid", "softmax", "log_softmax", "logsigmoid"}
-_FIX = Fix(title="Drop it, or move it in front of the output layer", applicability=Applicability.UNSAFE)
+_FIX = Fix(
+    title="Drop it, or move it in front of the output layer",
+    applicability=Applicability.UNSAFE,
+    steps=(Edit.drop(),),
+)

@@ -104,7 +104,8 @@ class InplaceOverwritesSkip(Rule):
 
     ## Fix safety
     `inplace=False` gives the function that the code reads as. The outputs differ from those of the faulty
-    model; that is the purpose. It takes the memory of one more activation.
+    model; that is the purpose. What is verified is that they equal those of the old model in which this one
+    call is not in place. It takes the memory of one more activation.
 
     ## References
     - rosinality/vq-vae-2-pytorch issue 60, mended in ef5f67c: the residual branch of VQ-VAE-2 started with
@@ -174,7 +175,7 @@ class InplaceOverwritesSkip(Rule):
 
     def _report(self, graph: Graph, node: Node, reader: Node) -> Finding:
         module = owner(graph, node)
-        plain = module is not None and module.leaf
+        plain = module.leaf if module is not None else node.op.startswith("call_")
         by = f"`{reader.module}`" if reader.module is not None else reader.kind
         return self.finding(
             graph,
@@ -186,5 +187,7 @@ class InplaceOverwritesSkip(Rule):
                 title="Set inplace=False",
                 applicability=Applicability.SAFE if plain else Applicability.DISPLAY,
                 edits={"inplace": "False"} if plain else {},
+                everywhere=True,
+                alters=True,
             ),
         )

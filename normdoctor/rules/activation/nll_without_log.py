@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from normdoctor.facts import LossFact, Node
-from normdoctor.findings import Applicability, Finding, Fix, Severity
+from normdoctor.findings import Applicability, Edit, Finding, Fix, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule
 from normdoctor.rules.layers import CONVS, DENSE, TRANSPOSED
@@ -99,6 +99,7 @@ class NllWithoutLog(Rule):
     name = "nll-without-log"
     category = "activation"
     severity = Severity.ERROR
+    fixable = True
     requires = frozenset({"graph", "loss"})
 
     def check(self, graph: Graph) -> Iterator[Finding]:
@@ -117,10 +118,15 @@ class NllWithoutLog(Rule):
     def _report(self, graph: Graph, node: Node, loss: LossFact) -> Finding:
         if node.kind in _PROBABILITIES:
             what = "probabilities go in: the loss is minus their mean, between -1 and 0"
-            fix = f"Use log_{node.kind}" if node.kind == "softmax" else "Use logsigmoid"
+            softmax = node.kind == "softmax"
+            fix = "Use log_softmax" if softmax else "Use logsigmoid"
+            names = ("LogSoftmax", "log_softmax") if softmax else ("LogSigmoid", "logsigmoid")
+            new = f"torch.nn.{names[0]}" if node.module is not None else f"torch.nn.functional.{names[1]}"
+            step = Edit.swap(new)
         else:
             what = "no softmax and no logarithm comes before: the loss has no lower bound"
             fix = "Use cross_entropy, or log_softmax before nll_loss"
+            step = Edit.swap("torch.nn.CrossEntropyLoss", old="torch.nn.NLLLoss", at=loss.location)
         where = " of the evaluation" if loss.path == "evaluation" else ""
         return self.finding(
             graph,
@@ -129,5 +135,5 @@ class NllWithoutLog(Rule):
             confidence=sureness(graph, loss),
             evidence={"kind": node.kind},
             related=(("the loss", loss.location),),
-            fix=Fix(title=fix, applicability=Applicability.UNSAFE),
+            fix=Fix(title=fix, applicability=Applicability.UNSAFE, steps=(step,)),
         )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from normdoctor.facts import LossFact, Node
-from normdoctor.findings import Applicability, Confidence, Finding, Fix, Severity
+from normdoctor.findings import Applicability, Confidence, Edit, Finding, Fix, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule, RuleOptions
 from normdoctor.rules.chains import walk_back
@@ -124,6 +124,7 @@ class ReluOnOutput(Rule):
     name = "relu-on-output"
     category = "activation"
     severity = Severity.WARNING
+    fixable = True
 
     class Options(RuleOptions, frozen=True):
         """What counts as a small output layer, where no loss tells that the ReLU is an output's."""
@@ -200,7 +201,11 @@ class ReluOnOutput(Rule):
             confidence=confidence,
             evidence={"features": width[0], "outputs": width[1]} if width is not None else {},
             related=(("the loss", loss.location),) if loss is not None else (),
-            fix=Fix(title="Return what the layer computes", applicability=Applicability.UNSAFE),
+            fix=Fix(
+                title="Return what the layer computes",
+                applicability=Applicability.UNSAFE,
+                steps=(Edit.drop(),),
+            ),
         )
 
 

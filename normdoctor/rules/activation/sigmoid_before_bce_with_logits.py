@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from normdoctor.facts import LossFact, Node
-from normdoctor.findings import Applicability, Finding, Fix, Severity
+from normdoctor.findings import Applicability, Edit, Finding, Fix, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule
 from normdoctor.rules.losses import losses_on, sureness, values_of
@@ -112,6 +112,7 @@ class SigmoidBeforeBceWithLogits(Rule):
     name = "sigmoid-before-bce-with-logits"
     category = "activation"
     severity = Severity.ERROR
+    fixable = True
     requires = frozenset({"graph", "loss"})
 
     def check(self, graph: Graph) -> Iterator[Finding]:
@@ -137,5 +138,9 @@ class SigmoidBeforeBceWithLogits(Rule):
             confidence=sureness(graph, loss),
             evidence={"least_loss_negative": round(negative, 4), "least_loss_positive": round(positive, 4)},
             related=(("the loss", loss.location),),
-            fix=Fix(title="Drop it and let the loss take the logits", applicability=Applicability.UNSAFE),
+            fix=Fix(
+                title="Drop it and let the loss take the logits",
+                applicability=Applicability.UNSAFE,
+                steps=(Edit.drop(),),
+            ),
         )

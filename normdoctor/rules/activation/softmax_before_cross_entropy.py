@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from normdoctor.facts import LossFact, Node
-from normdoctor.findings import Applicability, Finding, Fix, Severity
+from normdoctor.findings import Applicability, Edit, Finding, Fix, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule
 from normdoctor.rules.layers import number
@@ -144,6 +144,7 @@ class SoftmaxBeforeCrossEntropy(Rule):
     name = "softmax-before-cross-entropy"
     category = "activation"
     severity = Severity.ERROR
+    fixable = True
     requires = frozenset({"graph", "loss", "weights"})  # the values tell one-hot rows
 
     def check(self, graph: Graph) -> Iterator[Finding]:
@@ -199,7 +200,11 @@ class SoftmaxBeforeCrossEntropy(Rule):
             confidence=sureness(graph, loss),
             evidence=evidence,
             related=(("the loss", loss.location),),
-            fix=Fix(title="Drop it and let the loss take the logits", applicability=Applicability.UNSAFE),
+            fix=Fix(
+                title="Drop it and let the loss take the logits",
+                applicability=Applicability.UNSAFE,
+                steps=(Edit.drop(),),
+            ),
         )
 
 

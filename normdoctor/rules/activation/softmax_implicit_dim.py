@@ -68,8 +68,8 @@ class SoftmaxImplicitDim(Rule):
     axis should be said: the default is deprecated.
 
     ## Fix safety
-    The fix writes down the axis that torch takes for the recorded input, which changes nothing. It is
-    offered where a layer is built, and not where that axis is the batch.
+    The fix writes down the axis that torch takes for the recorded input, which changes nothing. It is not
+    offered where that axis is the batch.
 
     ## References
     - PyTorch, `torch.nn.functional.softmax`: "dim: A dimension along which softmax will be computed";
@@ -102,11 +102,12 @@ class SoftmaxImplicitDim(Rule):
         label = node.axes[axis] if axis < len(node.axes) else ""
         batch = "batch" in words(label) and rank > 1
         size = node.shape[axis] if rank else 1
-        plain = node.module is not None and not batch
+        plain = not batch
         fix = Fix(
             title=f"Say the axis: dim={axis}" if not batch else "Say the axis",
             applicability=Applicability.SAFE if plain else Applicability.DISPLAY,
             edits={"dim": str(axis)} if plain else {},
+            everywhere=True,
         )
         return self.finding(
             graph,

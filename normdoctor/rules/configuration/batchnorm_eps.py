@@ -121,15 +121,15 @@ class BatchnormEps(Rule):
             module=module.path if module is not None else None,
             severity=Severity.ERROR if wrong else Severity.WARNING,
             evidence={"eps": eps, "num_features": size},
-            fix=self._fix(eps) if module is not None and module.leaf else None,
+            fix=self._fix(eps) if module is None or module.leaf else None,
         )
 
     @staticmethod
     def _fix(eps: float) -> Fix:
-        edits = {"eps": "1e-05"}
+        edits = {"eps": ""}
         title = "Set eps to its default 1e-5"
         if 0.1 < eps < 1:
             momentum = f"{1 - eps if eps >= 0.5 else eps:.6g}"
             edits["momentum"] = momentum
             title = f"Set momentum={momentum} and leave eps at its default 1e-5"
-        return Fix(title=title, applicability=Applicability.UNSAFE, edits=edits)
+        return Fix(title=title, applicability=Applicability.UNSAFE, edits=edits, everywhere=True)

@@ -131,7 +131,7 @@ class BatchnormMomentum(Rule):
             module=module.path if module is not None else None,
             severity=Severity.ERROR if wrong else Severity.WARNING,
             evidence={"momentum": momentum},
-            fix=self._fix(momentum) if module is not None and module.leaf else None,
+            fix=self._fix(momentum) if module is None or module.leaf else None,
         )
 
     @staticmethod
@@ -146,5 +146,8 @@ class BatchnormMomentum(Rule):
     def _fix(momentum: float) -> Fix:
         value = f"{1 - momentum:.6g}" if 0 < momentum < 1 else "0.1"
         return Fix(
-            title=f"Set momentum={value}", applicability=Applicability.UNSAFE, edits={"momentum": value}
+            title=f"Set momentum={value}",
+            applicability=Applicability.UNSAFE,
+            edits={"momentum": value},
+            everywhere=True,
         )

@@ -132,12 +132,18 @@ class BatchnormWithoutRunningStats(Rule):
         fix = Fix(
             title="track_running_stats=True",
             applicability=Applicability.UNSAFE,
-            edits={"track_running_stats": "True"},
+            edits={"track_running_stats": ""},
         )
+        if tracking and module is None:
+            fix = Fix(
+                title="training=self.training",
+                applicability=Applicability.UNSAFE,
+                edits={"training": "self.training"},
+            )
         return self.finding(
             graph,
             f"{graph.named(node)} {why}: the output for one sample depends on the rest of its batch",
             node=node,
             evidence={"running_statistics": tracking},
-            fix=fix if plain and not tracking else None,
+            fix=fix if plain is not tracking else None,
         )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from normdoctor.facts import Node
-from normdoctor.findings import Applicability, Finding, Fix, Severity
+from normdoctor.findings import Applicability, Edit, Finding, Fix, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule, RuleOptions
-from normdoctor.rules.layers import number
+from normdoctor.rules.layers import number, owner
 
 #: Half of the smallest subnormal number of float16, 2**-24: what is smaller rounds to zero.
 _ROUNDS_TO_ZERO = 2.0**-25
@@ -88,6 +88,7 @@ class EpsBelowPrecision(Rule):
     name = "eps-below-precision"
     category = "configuration"
     severity = Severity.ERROR
+    fixable = True
 
     class Options(RuleOptions, frozen=True):
         """From which eps on float16 is precise enough."""
@@ -113,8 +114,19 @@ class EpsBelowPrecision(Rule):
                 node=node,
                 severity=Severity.INFO if inside else Severity.ERROR if zero else Severity.WARNING,
                 evidence={"eps": eps, "dtype": before.dtype},
-                fix=Fix(title="eps=1e-5, or compute in float32", applicability=Applicability.UNSAFE),
+                fix=self._fix(graph, node, eps),
             )
+
+    @staticmethod
+    def _fix(graph: Graph, node: Node, eps: float) -> Fix:
+        title, unsafe = "eps=1e-5, or compute in float32", Applicability.UNSAFE
+        if node.kind in ("add", "clamp"):
+            return Fix(title=title, applicability=unsafe, steps=(Edit.constant(eps, "1e-05"),))
+        module = owner(graph, node)
+        plain = module is None or module.leaf
+        return Fix(
+            title=title, applicability=unsafe, edits={"eps": "1e-05"} if plain else {}, everywhere=True
+        )
 
     @staticmethod
     def _eps(graph: Graph, node: Node) -> float | None:

@@ -80,5 +80,5 @@ class InstancenormRunningStats(Rule):
                     "{modules} uses running statistics in eval mode, each sample's own in training",
                     module=module.path,
                     fix=Fix(title="track_running_stats=False", applicability=Applicability.UNSAFE,
-                            edits={"track_running_stats": "False"}),
+                            edits={"track_running_stats": ""}, everywhere=True),
                 )  # fmt: skip

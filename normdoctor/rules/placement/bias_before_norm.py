@@ -175,6 +175,18 @@ class BiasBeforeNorm(Rule):
         kept = bool(by_hand.reduced) and axis not in by_hand.reduced if by_hand is not None else axis == 1
         return layer if kept else None
 
+    @staticmethod
+    def _running_means(graph: Graph, norm: Norm) -> tuple[str, ...]:
+        """Names of the tensors of which one is the running mean that holds the bias."""
+        if norm.handwritten is not None:
+            return norm.handwritten.tracked
+        layer = owner(graph, norm.output)
+        names = [one.name for one in graph.facts.parameters if layer is not None and one.module == layer.path]
+        held = [
+            graph.parameters[name] for name in (*norm.output.parameters, *names) if name in graph.parameters
+        ]
+        return tuple(dict.fromkeys(one.name for one in held if one.kind != "parameter" and one.tensor.shape))
+
     def _report(self, graph: Graph, layer: Node, norm: Norm, bias: ParameterFact) -> Finding:
         size = bias.tensor.size
         module, target = owner(graph, layer), owner(graph, norm.output)
@@ -184,6 +196,7 @@ class BiasBeforeNorm(Rule):
             title="Build the layer without a bias",
             applicability=Applicability.SAFE if plain else Applicability.DISPLAY,
             edits={"bias": "False"} if plain else {},
+            absorbed=((bias.name, *self._running_means(graph, norm)),),
         )
         return self.finding(
             graph,

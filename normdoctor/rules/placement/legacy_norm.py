@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from normdoctor.findings import Applicability, Finding, Fix, Severity
+from normdoctor.findings import Applicability, Edit, Finding, Fix, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule
 
@@ -53,6 +53,10 @@ class LegacyNorm(Rule):
     Where the weights of a published model are loaded: the names in the state_dict differ between the
     two forms (torch converts those of `weight_norm` while loading).
 
+    ## Fix safety
+    Unsafe: the names of parameters change, and the new spectral_norm starts from another estimate. For
+    LocalResponseNorm no fix is offered.
+
     ## References
     - Simonyan and Zisserman, 2014, "Very Deep Convolutional Networks", section 2.3.
     - torch.nn.utils.weight_norm: "deprecated in favor of torch.nn.utils.parametrizations.weight_norm".
@@ -62,6 +66,7 @@ class LegacyNorm(Rule):
     name = "legacy-norm"
     category = "placement"
     severity = Severity.INFO
+    fixable = True
 
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Report the layers, wherever they stand."""
@@ -79,6 +84,14 @@ class LegacyNorm(Rule):
                         graph,
                         f"`{parameter}` of {{modules}} is under the old torch.nn.utils.{way}",
                         module=module.path,
-                        fix=Fix(title=f"torch.nn.utils.parametrizations.{way}",
-                                applicability=Applicability.UNSAFE),
-                    )  # fmt: skip
+                        fix=Fix(
+                            title=f"torch.nn.utils.parametrizations.{way}",
+                            applicability=Applicability.UNSAFE,
+                            steps=(
+                                Edit.swap(
+                                    f"torch.nn.utils.parametrizations.{way}", old=f"torch.nn.utils.{way}"
+                                ),
+                            ),
+                            everywhere=True,
+                        ),
+                    )

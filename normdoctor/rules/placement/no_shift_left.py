@@ -144,6 +144,8 @@ class NoShiftLeft(Rule):
             fix=Fix(
                 title="Build the norm with affine=True",
                 applicability=Applicability.UNSAFE if edit else Applicability.DISPLAY,
-                edits={"affine": "True"} if edit else {},
+                edits={"affine": "" if module.base.startswith("Batch") else "True"}
+                if edit and module
+                else {},
             ),
         )

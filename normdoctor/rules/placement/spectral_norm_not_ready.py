@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from normdoctor.findings import Applicability, Finding, Fix, Severity
+from normdoctor.findings import Applicability, Edit, Finding, Fix, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule, RuleOptions
 
@@ -66,6 +66,7 @@ class SpectralNormNotReady(Rule):
     name = "spectral-norm-not-ready"
     category = "placement"
     severity = Severity.ERROR
+    fixable = True
     requires = frozenset({"weights"})
 
     class Options(RuleOptions, frozen=True):
@@ -90,5 +91,12 @@ class SpectralNormNotReady(Rule):
                     fix=Fix(
                         title="Use torch.nn.utils.parametrizations.spectral_norm",
                         applicability=Applicability.UNSAFE,
+                        steps=(
+                            Edit.swap(
+                                "torch.nn.utils.parametrizations.spectral_norm",
+                                old="torch.nn.utils.spectral_norm",
+                            ),
+                        ),
+                        everywhere=True,
                     ),
                 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from normdoctor.facts import ModuleFact, ParameterFact
-from normdoctor.findings import Applicability, Finding, Fix, Severity
+from normdoctor.findings import Applicability, Edit, Finding, Fix, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule
 from normdoctor.rules.layers import count
@@ -110,6 +110,7 @@ class UnregisteredModule(Rule):
     name = "unregistered-module"
     category = "state"
     severity = Severity.ERROR
+    fixable = True
     requires = frozenset()
 
     def check(self, graph: Graph) -> Iterator[Finding]:
@@ -152,7 +153,7 @@ class UnregisteredModule(Rule):
                     module=module.path,
                     location=place,
                     evidence={"container": container, "modules": len(modules), "parameters": total},
-                    fix=_FIX,
+                    fix=_fix(container),
                     help="Optimizer, state_dict and .to() do not see them.",
                 )
 
@@ -177,9 +178,15 @@ class UnregisteredModule(Rule):
             f"from torch ({count(total, 'value')})",
             module=parameters[0].module,
             evidence={"container": container, "parameters": len(parameters), "values": total},
-            fix=_FIX,
+            fix=_fix(container),
             help="Optimizer, state_dict and .to() do not see them.",
         )
 
 
-_FIX = Fix(title="Use nn.ModuleList, nn.ModuleDict or nn.ParameterList", applicability=Applicability.DISPLAY)
+def _fix(container: str) -> Fix:
+    return Fix(
+        title="Use nn.ModuleList, nn.ModuleDict or nn.ParameterList",
+        applicability=Applicability.SAFE,
+        steps=(Edit.contain(container),),
+        everywhere=True,
+    )

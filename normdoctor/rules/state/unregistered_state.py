@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from normdoctor.facts import Node, ParameterFact
-from normdoctor.findings import Applicability, Finding, Fix, Severity
+from normdoctor.findings import Applicability, Edit, Finding, Fix, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule
 
@@ -97,6 +97,10 @@ class UnregisteredState(Rule):
     silent for tensors with the batch's size as an axis and for those that recurrent layers take: both
     are the memory of a sequence. What holds None or a number before the first forward is not seen.
 
+    ## Fix safety
+    The function of the model stays the same. The state_dict gets the keys that were missing, so that an old
+    one is loaded with `strict=False`.
+
     ## References
     - torch.nn.Module.register_buffer: "used to register a buffer that should not be considered a model
       parameter. For example, BatchNorm's running_mean".
@@ -106,6 +110,7 @@ class UnregisteredState(Rule):
     name = "unregistered-state"
     category = "state"
     severity = Severity.ERROR
+    fixable = True
 
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Look at the plain tensors that forward updated, and at what reads them."""
@@ -143,5 +148,10 @@ class UnregisteredState(Rule):
             location=node.location,
             evidence={"attribute": one.attribute, "shape": list(one.tensor.shape)},
             related=(("it was made here", one.origin),),
-            fix=Fix(title="Use register_buffer", applicability=Applicability.DISPLAY),
+            fix=Fix(
+                title="Use register_buffer",
+                applicability=Applicability.SAFE,
+                steps=(Edit.register(one.name),),
+                everywhere=True,
+            ),
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from normdoctor.findings import Applicability, Finding, Fix
+from normdoctor.findings import Applicability, Edit, Finding, Fix
 from normdoctor.rules.runs import Run, RunRule
 
 
@@ -58,6 +58,7 @@ class UnusedSuppression(RunRule):
     code = "ND002"
     name = "unused-suppression"
     examples = True
+    fixable = True
 
     def check_run(self, run: Run) -> Iterator[Finding]:
         """One finding for each comment with rules that silence nothing."""
@@ -70,5 +71,6 @@ class UnusedSuppression(RunRule):
                 location=comment.location,
                 evidence={"unused": list(comment.idle), "used": list(comment.used)},
             )
-            fix = Fix(title=remedy, applicability=Applicability.SAFE)
+            kept = ", ".join(comment.used)
+            fix = Fix(title=remedy, applicability=Applicability.SAFE, steps=(Edit.comment(kept),))
             yield msgspec.structs.replace(finding, fix=fix)

@@ -56,7 +56,7 @@ class LoudLinear(Rule):
                 f"{{modules}} is {self.options.label}",
                 module=module.path,
                 evidence={"features": module.config.get("features", 0)},
-                fix=Fix(title="take it out", applicability=Applicability.SAFE),
+                fix=Fix(title="take it out", applicability=Applicability.SAFE, edits={"bias": "False"}),
             )
 
 
