@@ -3,75 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from normdoctor.errors import RewriteError, TraceError, UsageError, kind_of
+from normdoctor.errors import RewriteError, TraceError, UsageError, brief, kind_of
 from normdoctor.loading.example import ExampleInputs
-from normdoctor.loading.wrappers import unwrapped
+from normdoctor.loading.state import inventory
+from normdoctor.loading.wrappers import unwrapped, wrapped
 from normdoctor.rewriting.conversions import find_conversion
 from normdoctor.rewriting.conversions.base import Conversion, Place, Refused
-from normdoctor.rewriting.surgery import carry_over, exchange, paths_of
-from normdoctor.rewriting.verify import Difference, Outputs, compare, input_shapes, run
+from normdoctor.rewriting.families import family_of, identify
+from normdoctor.rewriting.ledger import reconcile
+from normdoctor.rewriting.listing import calls_elsewhere
+from normdoctor.rewriting.result import ConvertResult, Refusal, Replacement, Verdict
+from normdoctor.rewriting.scene import Scene
+from normdoctor.rewriting.surgery import carry_over, note_origin, tensors_of
+from normdoctor.rewriting.verify import Difference, Outputs, compare, compare_layers, run, unequal
+from normdoctor.rewriting.where import Predicate, Where, predicate
 from normdoctor.tracing.inputs import as_example, to_device
-
-#: Which layers to convert: glob patterns of their paths, or a function of path and module.
-Where = str | Sequence[str] | Callable[[str, nn.Module], bool]
-Verdict = Literal["exact", "approximate", "refused"]
-
-
-@dataclass(frozen=True, slots=True)
-class Replacement:
-    """One layer that was replaced: all its paths, and both layers as they print."""
-
-    path: str
-    old: str
-    new: str
-    aliases: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """One layer that was left as it is, and why."""
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class ConvertResult:
-    """What `convert` did.
-
-    `key_map` gives, for each key of the old state dict, the new one, or None where it is gone.
-    `differences` has the change of the outputs in `"eval"` and `"train"` mode; it is empty where no inputs
-    were given.
-    """
-
-    model: nn.Module
-    spec: str
-    verdict: Verdict
-    replaced: tuple[Replacement, ...] = ()
-    refused: tuple[Refusal, ...] = ()
-    key_map: dict[str, str | None] = field(default_factory=dict)
-    differences: dict[str, Difference] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        lines = [f"{self.spec}: {len(self.replaced)} replaced, {len(self.refused)} refused; {self.verdict}"]
-        for new in self.replaced:
-            also = f" (also {', '.join(new.aliases)})" if new.aliases else ""
-            lines.append(f"  {new.path or 'the model'}{also}: {new.old} -> {new.new}")
-        lines += [f"  {left.path or 'the model'} refused: {left.reason}" for left in self.refused]
-        lines += [f"  {mode} outputs differ: {value}" for mode, value in self.differences.items()]
-        dropped = sum(new is None for new in self.key_map.values())
-        lines += [f"  {dropped} keys of the state dict are gone"] if dropped else []
-        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
 
 
 def convert(
@@ -79,8 +32,10 @@ def convert(
     spec: str,
     *,
     inputs: Any = None,
+    data: Any = None,
     optimizer: torch.optim.Optimizer | None = None,
     where: Where | None = None,
+    verify: bool = True,
     inplace: bool = False,
     num_groups: int | None = None,
 ) -> ConvertResult:
@@ -88,94 +43,232 @@ def convert(
 
     What is not the layer itself stays: shared layers stay shared, parameters of the same shape are the same
     objects, and hooks, mode, dtype, device, names and attributes are handed over. Layers that are more than
-    their type says, such as subclasses with a forward of their own, are refused with a reason.
+    their type says, such as subclasses with a forward of their own, keep what they are or are refused with a
+    reason. Where anything fails, the model and the optimizer are as they were.
 
     Args:
         model: The model. It is copied unless `inplace`.
-        spec: What to do: `"batch->group"`.
-        inputs: What to call the model with, to compare its outputs before and after.
-        optimizer: The optimizer of the model, which goes on training the converted one: all parameters in
-            it stay the same objects. That needs `inplace`.
-        where: Layers to convert: glob patterns of paths, or a function of path and module; all if None.
-        inplace: Change the model itself.
+        spec: What to do: `"batch->group"`, `"batch->none"`, `"torch->own"`, `"layer->rms"`, ...; an unknown
+            one gives the list.
+        inputs: What to call the model with, to record its forward and to compare its outputs before and
+            after. Made up where None, as far as the model allows.
+        data: Batches to calibrate an approximate conversion with, as for `check`.
+        optimizer: The optimizer of the model, which goes on training the converted one: parameters that
+            stay are the same objects, others leave it or join it. That needs `inplace`.
+        where: Layers to convert: glob patterns of paths, types, findings or a report of `check`, or a
+            function of path and module; all if None.
+        verify: Compare before and after, and take everything back where a conversion that should be exact
+            is not.
+        inplace: Change the model itself. Layers change their class then: they stay the same objects.
         num_groups: Number of groups; chosen for each layer if None.
 
     Raises:
         UsageError: An argument makes no sense.
-        RewriteError: The model cannot be copied, or does not run any more; it is then as it was.
+        RewriteError: The model cannot be converted, does not run any more, or is not what it should be.
         TraceError: The model does not run on `inputs`.
     """
+    _check_arguments(model, optimizer, num_groups, verify, inplace)
+    chosen = predicate(where)
+    conversion = find_conversion(spec)(num_groups)
+    _refuse_unfit(model)
+    if optimizer is not None:
+        _check_optimizer(model, optimizer, inplace)
+    subject = model if inplace else _copied(model)
+    scene = Scene(subject, _example(subject, inputs), data, inferred=verify or conversion.traced)
+    work = _Work(scene, conversion, chosen, verify)
+    try:
+        return work.run(optimizer)
+    except BaseException:
+        scene.journal.restore()
+        raise
+
+
+class _Work:
+    """The steps of one conversion."""
+
+    def __init__(self, scene: Scene, conversion: Conversion, chosen: Predicate, verify: bool) -> None:
+        self.scene, self.conversion, self.chosen, self.verify = scene, conversion, chosen, verify
+        self.model = scene.model
+        self.refused: list[Refusal] = []
+        self.replaced: list[Replacement] = []
+
+    def run(self, optimizer: torch.optim.Optimizer | None) -> ConvertResult:
+        found = self._candidates()
+        if found and self.verify and self.conversion.exact:
+            _ = self.scene.flow  # infers inputs, where none were given
+        names = tensors_of(self.model)
+        keys = list(self.model.state_dict())
+        parameters = dict(self.model.named_parameters())
+        layers = {path: module for path, module, _ in found}
+        before = self._outputs(layers)
+        self.conversion.begin(self.scene)
+        places = self._convert(found)
+        self.conversion.finish(places, self.scene)
+        if optimizer is not None and self.replaced:
+            self.scene.notes += reconcile(
+                optimizer, parameters, self.model, self.scene.heirs, self.scene.journal
+            )
+        after = self._outputs({place.path: place.module for place in places}, again=True)
+        differences = compare(before, after) if before.modes else {}
+        self._prove(before, after, differences)
+        self._list_calls()
+        return self._result(keys, names, before, after, differences)
+
+    def _candidates(self) -> list[tuple[str, nn.Module, tuple[str, ...]]]:
+        """The layers that the conversion is about, under their first path, with the other ones."""
+        found = []
+        for path, entry in inventory(self.model).modules.items():
+            family = family_of(entry.module)
+            if family not in self.conversion.families or not self.conversion.concerns(entry.module):
+                continue
+            if any(self.chosen(name, entry.module) for name in (path, *entry.aliases)):
+                found.append((path, entry.module, tuple(entry.aliases)))
+        return found
+
+    def _convert(self, found: list[tuple[str, nn.Module, tuple[str, ...]]]) -> list[Place]:
+        scene, conversion = self.scene, self.conversion
+        done: list[Place] = []
+        for path, module, aliases in found:
+            flow = scene.known_flow
+            shapes = flow.shapes(module) if flow is not None else ()
+            family = family_of(module)
+            assert family is not None
+            said = repr(module)
+            try:
+                place = Place(path, module, identify(module, family, shapes), shapes)
+                scene.places.append(place)
+                new = conversion.replacement(place, scene)
+                carry_over(module, new, conversion.own_state)
+                if conversion.leads_back:
+                    note_origin(module, new)
+                scene.journal.become(module, new)
+            except Refused as reason:
+                self.refused.append(Refusal(path, str(reason)))
+                continue
+            done.append(place)
+            self.replaced.append(Replacement(path, said, repr(module), aliases))
+        return done
+
+    def _outputs(self, layers: dict[str, nn.Module], *, again: bool = False) -> Outputs:
+        """What the model returns; nothing where it cannot be run here."""
+        example = self.scene.example
+        if example is None or _is_meta(self.model) or not (self.verify or example.source == "given"):
+            return Outputs()
+        outputs = run(self.model, example, layers)
+        if isinstance(outputs.modes["eval"], str) and not again:
+            if example.source == "given":
+                raise TraceError(
+                    f"the model raised on the inputs, before it was changed: {outputs.modes['eval']}"
+                )
+            return Outputs()
+        return outputs
+
+    def _prove(self, before: Outputs, after: Outputs, differences: dict[str, Difference]) -> None:
+        """Take everything back where the model does not run any more, or an exact rewrite is not exact."""
+        if not before.modes:
+            return
+        for mode, outputs in after.modes.items():
+            if isinstance(outputs, str) and not isinstance(before.modes[mode], str):
+                raise RewriteError(
+                    f"the converted model raised in {mode} mode: {outputs}",
+                    hint="Its code uses the old layer directly. Leave that layer out with where=.",
+                )
+        if not self.verify or not self.replaced:
+            return
+        assert self.scene.example is not None
+        wrong = unequal(self.model, self.scene.example, after, differences, sorted(self.conversion.exact))
+        if wrong is not None:
+            worst = compare_layers(before, after)
+            place = max(worst, key=lambda path: worst[path].relative) if worst else ""
+            raise RewriteError(
+                f"{self.conversion.spec} should be exact and is not: {wrong}; everything was taken back",
+                hint=f"The output of `{place}` moved most. Leave it out with where=, or pass verify=False.",
+            )
+
+    def _list_calls(self) -> None:
+        """List the norms that are no layers, which nobody can replace in a live model."""
+        flow = self.scene.known_flow
+        if flow is not None and self.conversion.calls:
+            found = calls_elsewhere(flow, self.conversion.calls, self.chosen)
+            self.refused += [Refusal(path, reason) for path, reason in found]
+
+    def _result(
+        self,
+        keys: Sequence[str],
+        names: dict[str, torch.Tensor],
+        before: Outputs,
+        after: Outputs,
+        differences: dict[str, Difference],
+    ) -> ConvertResult:
+        conversion, scene = self.conversion, self.scene
+        held = tensors_of(self.model)
+        now = {id(value): name for name, value in reversed(held.items())}
+        new_keys = set(self.model.state_dict())
+        written = {id(value) for value in scene.journal.written}
+        verified = (
+            bool(before.modes)
+            and self.verify
+            and all(
+                mode in differences for mode in conversion.exact if not isinstance(before.modes[mode], str)
+            )
+        )
+        notes = (
+            [*scene.notes, *conversion.notes(scene.places if self.replaced else [])] if self.replaced else []
+        )
+        return ConvertResult(
+            model=self.model,
+            spec=conversion.spec,
+            verdict=self._verdict(differences),
+            verified=verified,
+            exact_in=tuple(sorted(conversion.exact)),
+            replaced=tuple(self.replaced),
+            refused=tuple(self.refused),
+            key_map={key: _renamed(key, scene.moved, new_keys) for key in keys},
+            parameter_map={
+                name: name if held.get(name) is value else now.get(id(value))
+                for name, value in names.items()
+                if isinstance(value, nn.Parameter)
+            },
+            changed=tuple(name for name, value in held.items() if id(value) in written),
+            differences=differences,
+            layers=compare_layers(before, after),
+            notes=(*notes, *self._remarks(before)),
+        )
+
+    def _verdict(self, differences: dict[str, Difference]) -> Verdict:
+        if not self.replaced:
+            return "refused" if self.refused else "exact"
+        return "exact" if self.conversion.exact else "approximate"
+
+    def _remarks(self, before: Outputs) -> list[str]:
+        found = [
+            f"not compared in {mode} mode, where the old model raised {text}"
+            for mode, text in before.modes.items()
+            if isinstance(text, str)
+        ]
+        if self.verify and self.replaced and self.conversion.exact and not before.modes:
+            reason = "the model is on the meta device" if _is_meta(self.model) else self.scene.why_no_flow
+            found.append(f"not verified: {reason or 'the model could not be run'}")
+        return found
+
+
+def _renamed(key: str, moved: dict[str, str], now: set[str]) -> str | None:
+    new = moved.get(key, key)
+    return new if new in now else None
+
+
+def _check_arguments(
+    model: object, optimizer: object, num_groups: object, verify: object, inplace: object
+) -> None:
     if not isinstance(model, nn.Module):
         raise UsageError(f"expected a module to convert, found {type(model).__name__}")
     if num_groups is not None and (type(num_groups) is not int or num_groups < 1):
         raise UsageError(f"num_groups is a whole number of at least 1; got {num_groups!r}")
-    if not _is_where(where):
-        raise UsageError(
-            f"where is {kind_of(where)}: expected patterns of paths, or a function of path and module",
-            hint='For example where="layer1.*" or where=lambda path, module: "layer1" in path.',
-        )
+    for name, value in (("verify", verify), ("inplace", inplace)):
+        if type(value) is not bool:
+            raise UsageError(f"{name} is {kind_of(value)}: expected True or False")
     if not isinstance(optimizer, torch.optim.Optimizer | None):
         raise UsageError(f"optimizer is {kind_of(optimizer)}: expected a torch.optim.Optimizer")
-    if optimizer is not None:
-        _check_optimizer(model, optimizer, inplace)
-    conversion = find_conversion(spec)(num_groups)
-    _refuse_unfit(model)
-    subject = model if inplace else _copied(model)
-    example = _example(subject, inputs)
-    before = _outputs_before(subject, example)
-    keys = list(subject.state_dict())
-
-    plan, refused = _plan(subject, conversion, where, example)
-    paths = paths_of(subject)
-    replaced = tuple(
-        Replacement(place.path, repr(place.module), repr(new), tuple(paths[id(place.module)][1:]))
-        for place, new in plan
-    )
-    for place, new in plan:
-        carry_over(place.module, new, conversion.own_state)
-    undo = exchange(subject, {id(place.module): new for place, new in plan})
-    result = plan[0][1] if plan and plan[0][0].module is subject else subject
-    differences = _differences(result, example, before, undo)
-    new_keys = set(result.state_dict())
-    return ConvertResult(
-        model=result,
-        spec=conversion.spec,
-        verdict=_verdict(conversion, replaced, refused),
-        replaced=replaced,
-        refused=refused,
-        key_map={key: key if key in new_keys else None for key in keys},
-        differences=differences,
-        notes=(*conversion.notes([place for place, _ in plan]), *_failures(before)),
-    )
-
-
-def _plan(
-    model: nn.Module, conversion: Conversion, where: Where | None, example: ExampleInputs | None
-) -> tuple[list[tuple[Place, nn.Module]], tuple[Refusal, ...]]:
-    chosen = {p: m for p, m in model.named_modules() if conversion.concerns(m) and _selected(p, m, where)}
-    shapes = input_shapes(model, chosen, example) if example is not None else {}
-    plan, refused = [], []
-    for path, module in chosen.items():
-        place = Place(path, module, shapes.get(path, ()))
-        try:
-            plan.append((place, conversion.replacement(place)))
-        except Refused as reason:
-            refused.append(Refusal(path, str(reason)))
-    return plan, tuple(refused)
-
-
-def _is_where(where: object) -> bool:
-    patterns = isinstance(where, Sequence) and all(isinstance(pattern, str) for pattern in where)
-    return where is None or callable(where) or patterns
-
-
-def _selected(path: str, module: nn.Module, where: Where | None) -> bool:
-    if where is None:
-        return True
-    if callable(where):
-        return bool(where(path, module))
-    patterns = [where] if isinstance(where, str) else where
-    return any(fnmatchcase(path, pattern) for pattern in patterns)
 
 
 def _check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, inplace: bool) -> None:
@@ -192,10 +285,25 @@ def _refuse_unfit(model: nn.Module) -> None:
     if unwrapped(model) is not model:
         hint = "Convert the model itself first, then wrap it again."
         raise RewriteError(f"{type(model).__name__} wraps the model that is to be converted", hint=hint)
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise RewriteError(
-            "a scripted module cannot be changed", hint="Convert the model before torch.jit.script."
-        )
+    for path, module in model.named_modules():
+        where = f"`{path}`" if path else "the model"
+        if isinstance(module, torch.jit.ScriptModule):
+            raise RewriteError(
+                f"{where} is scripted and cannot be changed",
+                hint="Convert the model before torch.jit.script.",
+            )
+        if wrapped(module) is not None or getattr(module, "_compiled_call_impl", None) is not None:
+            raise RewriteError(
+                f"{where} is compiled or wrapped ({type(module).__name__}): old code would go on running",
+                hint="Convert the model first, then compile or wrap it.",
+            )
+        if type(module).__module__.startswith(
+            ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic", "torch.ao.nn.qat")
+        ):
+            raise RewriteError(
+                f"{where} is quantized, or prepared for it ({type(module).__name__})",
+                hint="Convert the model before it is quantized.",
+            )
     if any(is_lazy(value) for value in (*model.parameters(), *model.buffers())):
         raise RewriteError(
             "the model has lazy modules", hint="Run it once on a batch, so that they are made."
@@ -207,7 +315,7 @@ def _copied(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model)
     except Exception as error:
         raise RewriteError(
-            f"the model cannot be copied: {type(error).__name__}: {error}",
+            f"the model cannot be copied: {brief(error)}",
             hint="Pass inplace=True to change the model itself.",
         ) from error
 
@@ -220,40 +328,5 @@ def _example(model: nn.Module, inputs: Any) -> ExampleInputs | None:
     return to_device(as_example(inputs), device)
 
 
-def _outputs_before(model: nn.Module, example: ExampleInputs | None) -> Outputs:
-    if example is None:
-        return {}
-    outputs = run(model, example)
-    if isinstance(outputs["eval"], str):
-        raise TraceError(f"the model raised on the inputs, before it was changed: {outputs['eval']}")
-    return outputs
-
-
-def _differences(
-    model: nn.Module, example: ExampleInputs | None, before: Outputs, undo: Callable[[], None]
-) -> dict[str, Difference]:
-    if example is None:
-        return {}
-    after = run(model, example)
-    for mode, outputs in after.items():
-        if isinstance(outputs, str) and not isinstance(before[mode], str):
-            undo()
-            raise RewriteError(
-                f"the converted model raised in {mode} mode: {outputs}",
-                hint="Its code uses the old layer directly. Leave that layer out with where=.",
-            )
-    return compare(before, after)
-
-
-def _failures(before: Outputs) -> list[str]:
-    return [
-        f"not compared in {mode} mode, where the old model raised {text}"
-        for mode, text in before.items()
-        if isinstance(text, str)
-    ]
-
-
-def _verdict(conversion: Conversion, replaced: Sequence[Replacement], refused: Sequence[Refusal]) -> Verdict:
-    if not replaced:
-        return "refused" if refused else "exact"
-    return "exact" if conversion.exact else "approximate"
+def _is_meta(model: nn.Module) -> bool:
+    return any(one.is_meta for one in (*model.parameters(), *model.buffers()))

@@ -1,24 +1,84 @@
-"""Putting one module in the place of another, everywhere, with all that hangs on it."""
+"""What hangs on a layer, handed over to the one that takes its place; and the way back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 #: The dicts of hooks of a module. They are handed over as objects, so that handles still remove from them.
 HOOKS = tuple(
     name for name in vars(nn.Module()) if name.endswith(("_hooks", "_with_kwargs", "_always_called"))
 )
+ORIGIN = "_normdoctor_origin"
+_DICTS = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
-def paths_of(model: nn.Module) -> dict[int, list[str]]:
-    """Every path of each module object: several where it is shared."""
-    found: dict[int, list[str]] = {}
-    for path, module in model.named_modules(remove_duplicate=False):
-        found.setdefault(id(module), []).append(path)
-    return found
+@dataclass(frozen=True)
+class Origin:
+    """What a layer was before it was converted: its class, its settings, and tensors that it had alone."""
+
+    kind: type[nn.Module]
+    settings: dict[str, Any]
+    parameters: dict[str, nn.Parameter | None]
+    buffers: dict[str, Tensor | None]
+    passing: frozenset[str]
+
+
+def origin_of(module: nn.Module) -> Origin | None:
+    """What the module was before it was converted, None where it was not or nothing leads back."""
+    found = vars(module).get(ORIGIN)
+    return found if isinstance(found, Origin) else None
+
+
+def note_origin(old: nn.Module, new: nn.Module) -> None:
+    """Leave on `new` what leads back to `old`."""
+    settings = {key: value for key, value in vars(old).items() if key not in (*HOOKS, *_DICTS, ORIGIN)}
+    vars(new)[ORIGIN] = Origin(
+        type(old),
+        settings,
+        dict(old._parameters),
+        dict(old._buffers),
+        frozenset(old._non_persistent_buffers_set),
+    )
+
+
+def returned(module: nn.Module, origin: Origin) -> nn.Module:
+    """The layer that `module` was, with the values that it has now.
+
+    Parameters are the same objects as before, unless they were moved or cast in the meantime.
+    """
+    old = origin.kind.__new__(origin.kind)
+    nn.Module.__init__(old)
+    vars(old).update(origin.settings)
+    now: dict[str, Tensor | None] = {**module._buffers, **module._parameters}
+    like = next((value for value in now.values() if value is not None), None)
+    for name, was in origin.parameters.items():
+        old._parameters[name] = _parameter(now[name], was) if name in now else was
+    for name, buffer in origin.buffers.items():
+        value = now.get(name, buffer)
+        moved = value is not None and name not in now and like is not None
+        old._buffers[name] = (
+            value.to(like.device) if moved and value is not None and like is not None else value
+        )
+    old._non_persistent_buffers_set = set(origin.passing)
+    return old
+
+
+def _parameter(now: Tensor | None, was: nn.Parameter | None) -> nn.Parameter | None:
+    if now is None or isinstance(now, nn.Parameter):
+        return now
+    if was is not None and _same_memory(now, was):
+        return was
+    return nn.Parameter(now.detach().clone(), requires_grad=was is None or was.requires_grad)
+
+
+def _same_memory(a: Tensor, b: Tensor) -> bool:
+    if (a.shape, a.dtype, a.device) != (b.shape, b.dtype, b.device):
+        return False
+    return a.is_meta or a.data_ptr() == b.data_ptr()
 
 
 def carry_over(old: nn.Module, new: nn.Module, own_state: frozenset[str]) -> None:
@@ -29,54 +89,46 @@ def carry_over(old: nn.Module, new: nn.Module, own_state: frozenset[str]) -> Non
     """
     for name, parameter in old._parameters.items():
         known = new._parameters.get(name)
-        if name not in own_state and (known is None or parameter is None or known.shape == parameter.shape):
+        taken = name in new._buffers or name in own_state
+        if not taken and (known is None or parameter is None or known.shape == parameter.shape):
             new._parameters[name] = parameter
     for name, buffer in old._buffers.items():
-        if name not in own_state:
+        if name not in own_state and name not in new._parameters:
             new.register_buffer(name, buffer, persistent=name not in old._non_persistent_buffers_set)
     for name, child in old._modules.items():
-        new._modules.setdefault(name, child)
+        if name not in own_state:
+            new._modules.setdefault(name, child)
     for name, value in vars(old).items():
         if name in HOOKS or name in ("training", "_is_full_backward_hook"):
             vars(new)[name] = value
-        elif name not in own_state:
+        elif name not in own_state and name != ORIGIN:
             vars(new).setdefault(name, value)
 
 
-def exchange(model: nn.Module, replacements: dict[int, nn.Module]) -> Callable[[], None]:
-    """Put the replacements, keyed by the id of the old module, at every place that holds an old one.
-
-    Returns what undoes it. Places are the children of all modules, under every name, and plain
-    attributes, lists, tuples and dicts of theirs.
-    """
-    undo: list[tuple[Any, Any, Any]] = []
-    for container, key in list(_places(model, set(replacements))):
-        value = container[key]
-        undo.append((container, key, value))
-        if isinstance(value, tuple):
-            container[key] = tuple(replacements.get(id(item), item) for item in value)
-        else:
-            container[key] = replacements[id(value)]
-
-    def restore() -> None:
-        for container, key, value in undo:
-            container[key] = value
-
-    return restore
+def paths_of(model: nn.Module) -> dict[int, list[str]]:
+    """Every path of each module object: several where it is shared."""
+    found: dict[int, list[str]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        found.setdefault(id(module), []).append(path)
+    return found
 
 
-def _places(model: nn.Module, wanted: set[int]) -> Iterator[tuple[Any, Any]]:
-    seen: set[int] = set()
-    pending: list[Any] = [vars(module) for module in model.modules()]
-    while pending:
-        container = pending.pop()
-        if id(container) in seen:
-            continue
-        seen.add(id(container))
-        items = container.items() if isinstance(container, dict) else enumerate(container)
-        for key, value in items:
-            plain_tuple = type(value) is tuple and any(id(item) in wanted for item in value)
-            if id(value) in wanted or plain_tuple:
-                yield container, key
-            elif isinstance(value, list | dict) and key not in HOOKS:
-                pending.append(value)
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer under each of its names."""
+    return {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+
+
+def all_hooks(module: nn.Module, *kinds: str) -> int:
+    """How many hooks of these kinds (`forward`, `forward_pre`, `backward`, ...) a module has."""
+    return sum(len(vars(module).get(f"_{kind}_hooks") or ()) for kind in kinds)
+
+
+def wide(tensor: Tensor | None, default: float, like: Tensor) -> Tensor:
+    """Values in float64 (float32 on MPS), a constant where there are none."""
+    kind = torch.float32 if like.device.type == "mps" else torch.float64
+    if tensor is None:
+        return torch.full((like.shape[0],), default, dtype=kind, device=like.device)
+    return tensor.detach().to(kind)

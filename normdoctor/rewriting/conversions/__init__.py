@@ -16,8 +16,8 @@ def all_conversions() -> dict[str, type[Conversion]]:
     found: dict[str, type[Conversion]] = {}
     for info in pkgutil.iter_modules(__path__, prefix=f"{__name__}."):
         for value in vars(importlib.import_module(info.name)).values():
-            if isinstance(value, type) and issubclass(value, Conversion) and value is not Conversion:
-                found[value.spec] = value
+            if isinstance(value, type) and issubclass(value, Conversion) and value.__module__ == info.name:
+                found.update({value.spec: value} if value.spec else {})
     return dict(sorted(found.items()))
 
 
@@ -25,9 +25,10 @@ def find_conversion(spec: str) -> type[Conversion]:
     """The conversion of this spec; spaces do not count."""
     known = all_conversions()
     wanted = spec.replace(" ", "") if isinstance(spec, str) else spec
-    if wanted not in known:
-        listed = ", ".join(f"`{name}`" for name in known)
-        raise UsageError(
-            f"expected a conversion that exists ({listed}), found {spec!r}", hint=near(str(spec), list(known))
-        )
-    return known[wanted]
+    for conversion in known.values():
+        if wanted == conversion.spec or wanted in conversion.aliases:
+            return conversion
+    listed = ", ".join(f"`{name}`" for name in known)
+    raise UsageError(
+        f"expected a conversion that exists ({listed}), found {spec!r}", hint=near(str(spec), list(known))
+    )
