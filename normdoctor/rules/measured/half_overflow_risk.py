@@ -92,10 +92,12 @@ class HalfOverflowRisk(base.Rule):
         most, dtype = magnitude(site), site.figures["dtype"]
         half = dtype == "float16"
         fate = "may overflow" if most < LARGEST else "overflows"
+        part = most / LARGEST
+        extent = f"{part:.0%} of" if part < 10 else f"{part:.3g} times"
         tail = "" if half else f"; in {dtype} that is no harm, in float16 it {fate}"
         return self.finding(
             signals.graph,
-            f"values of {signals.named(site)} reach {most:.4g}, {most / LARGEST:.0%} of the range of float16 "
+            f"values of {signals.named(site)} reach {most:.4g}, {extent} the range of float16 "
             f"(over {site.of_batches}){tail}",
             node=signals.node(site),
             module=site.module,
