@@ -67,7 +67,8 @@ class Reporter:
                 click.echo(self.style.clean(remark), err=True)
             examined = bool(report.results or report.targets)
             if self._spoken and (examined or not report.problems):
-                for line in said if said is not None else filter(None, [offer(report.findings)]):
+                offered = [offer(report.findings)] if any(one.file is None for one in self.outputs) else []
+                for line in said if said is not None else filter(None, offered):
                     self._print(line)
                 self._print(last_line(report, seconds, self.style))
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from normdoctor.config import Settings
 from normdoctor.doctor import check_targets
+from normdoctor.errors import NormDoctorError
 from normdoctor.facts import Facts
 from normdoctor.findings import Confidence, Finding
 from normdoctor.fixing.document import Document
@@ -124,9 +126,19 @@ def look(
     """Check the targets, in a copy of the project or as they are."""
     found = Look(workspace, settings, copy)
     if copy is not None:
-        settings = replace(settings, root=copy.of(settings.root.resolve()))
+        named = {key: getattr(settings, key) for key in ("loss", "optimizer", "reference", "data")}
+        moved = {key: _moved(found, value) for key, value in named.items()}
+        settings = replace(settings, root=copy.of(settings.root.resolve()), **moved)
     found.report = check_targets(specs, settings, on_result, found)
     return found
+
+
+def _moved(found: Look, value: Any) -> Any:
+    """What a setting names (`train.py:loss_fn`), in the copy."""
+    if isinstance(value, str) and ".py" in value:
+        with contextlib.suppress(NormDoctorError):
+            return found.load_as(value)
+    return value
 
 
 def weight(finding: Finding) -> int:
