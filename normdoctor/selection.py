@@ -68,6 +68,8 @@ def unknown_rule_hint(key: str) -> str:
     count = sum(rule.code.startswith(family) for rule in all_rules())
     if family.startswith("ND") and family != "ND" and count > 1:
         return f"{count} rules begin so: `normdoctor rules --select {family}` lists them."
+    if len(family) > len("ND000") and family.startswith("ND"):
+        return f"Codes have three digits, as in {all_rules()[0].code}; `normdoctor rules` lists all."
     names = [name for rule in all_rules() for name in (rule.code, rule.name)]
     listed = "`normdoctor rules` lists every rule; prefixes such as ND1, and ALL, are accepted too."
     return near(key, names) or listed

@@ -8,7 +8,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -204,17 +204,19 @@ def _load_file(file: Path, spec: Spec, seconds: float) -> list[Target]:
         loaded = Loaded(place, ModuleType(place.name), watch, origins, imports, notes)
         enough = named(spec) if spec.parts else lambda seen: bool(instances(seen))
         run_file(place, source, loaded, seconds=seconds, enough=enough)
-        stopped = _stop_note(watch, place)
+        stopped = _stop_note(watch, place, loaded.missing)
         found = choose(loaded, source[1], spec, seconds, shown=place.shown(place.file), stopped=stopped)
         return _targets(loaded, found, spec, stopped)
 
 
-def _stop_note(watch: Watch, place: Place) -> str | None:
+def _stop_note(watch: Watch, place: Place, missing: Sequence[str]) -> str | None:
     if not watch.ended:
         return None
+    # What a library does with a placeholder tells nobody that another library is missing.
+    lacks = f"; not installed: {', '.join(missing)}" if missing else ""
     file, _, line = (watch.where or "").rpartition(":")
     where = f" at {place.shown(file)}:{line}" if watch.where else ""
-    return f"the import stopped{where}: {watch.reason}"
+    return f"the import stopped{where}: {watch.reason}{lacks}"
 
 
 def _targets(loaded: Loaded, found: list[Candidate], spec: Spec, stopped: str | None) -> list[Target]:
