@@ -88,7 +88,7 @@ class Edit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @classmethod
     def register(cls, name: str) -> Edit:
-        """Make a buffer of the tensor that lies in a plain attribute under this name of the model."""
+        """Make a buffer of the tensor that the modules of the finding hold in a plain attribute."""
         return cls(action="register", name=name)
 
     @classmethod
@@ -148,6 +148,11 @@ class Fix(msgspec.Struct, frozen=True, kw_only=True):
     everywhere: bool = False
     alters: bool = False
     absorbed: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def preserving(self) -> bool:
+        """Do the outputs have to be the same afterwards (or those of the old model made right)?"""
+        return self.applicability is Applicability.SAFE or any(step.action == "build" for step in self.steps)
 
     @property
     def applicable(self) -> bool:

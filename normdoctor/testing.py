@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
 from pathlib import Path
@@ -28,6 +29,7 @@ from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule, fences, page_of
 
 if TYPE_CHECKING:
+    from normdoctor.fixing.fixer import Outcome
     from normdoctor.report import Report
 
 _ROLES = {
@@ -241,6 +243,45 @@ def check_rule_examples(rule: type[Rule]) -> None:
         assert fired == expected, (
             f"{rule.code}, example {number} ({role}): fired at lines {fired}, marked are {expected}\n{source}"
         )
+
+
+def check_rule_fixes(rule: type[Rule]) -> None:
+    """Fix every `bad` fence of a rule's page; raise AssertionError where a fix does not do what it says.
+
+    Where a fix is offered, the rule is silent afterwards, and a second run changes nothing. A `fixed` fence
+    is what the fixes make of the `bad` one before it, to the letter.
+    """
+    blocks = fences(page_of(rule))
+    for number, (role, source) in enumerate(blocks, start=1):
+        if role != "bad":
+            continue
+        where = f"{rule.code}, example {number}"
+        expected = blocks[number][1] if blocks[number:] and blocks[number][0] == "fixed" else None
+        text, outcome = fix_source(source, rule.code)
+        offered = [one for one in outcome.before.findings if one.fix is not None and one.fix.applicable]
+        assert offered or expected is None, f"{where}: a fixed example, and no fix is offered"
+        assert expected in (None, text), f"{where}: expected\n{expected}\nfound\n{text}"
+        refused = [one.reason for one in outcome.unfixed]
+        assert not refused, f"{where}: not fixed: {refused}"
+        left = [f for f in outcome.report.findings if f.code == rule.code and f.fix and f.fix.applicable]
+        assert not left, f"{where}: the rule fires still\n{text}"
+        if offered:
+            assert fix_source(text, rule.code)[0] == text, f"{where}: a second run changes something"
+
+
+def fix_source(source: str, *codes: str, unsafe: bool = True) -> tuple[str, Outcome]:
+    """Fix a model file that is given as text, as `--fix --unsafe-fixes --select CODES` does."""
+    from normdoctor.config import Settings
+    from normdoctor.findings import Confidence
+    from normdoctor.fixing.fixer import fix_targets
+
+    with tempfile.TemporaryDirectory(prefix="normdoctor-") as folder, contextlib.chdir(folder):
+        path = Path("model.py")
+        path.write_text(source, encoding="utf-8")
+        loss = "model.py:loss" if re.search(r"^(?:def )?loss(?: = |\()", source, re.MULTILINE) else None
+        settings = Settings(select=codes, min_confidence=Confidence.LOW, root=Path(folder), loss=loss)
+        outcome = fix_targets(["model.py"], settings, unsafe=unsafe)
+        return path.read_text(encoding="utf-8"), outcome
 
 
 def check_source(source: str, **settings: Any) -> Report:

@@ -108,10 +108,9 @@ class _Fixer:
         first = base = look(self.specs, self.settings, self.workspace, on_result)
         for _ in range(MAX_ROUNDS):
             known = len(self.fixed)
-            for safe in (True, False) if self.unsafe else (True,):
-                keys = self._keys(base, safe)
-                if keys:
-                    base = self._settle(base, keys, safe)
+            for preserving in (True, False):
+                if keys := self._keys(base, preserving):
+                    base = self._settle(base, keys)
             if len(self.fixed) == known:
                 break
         changes = {
@@ -125,20 +124,21 @@ class _Fixer:
         left = tuple(one for key, one in self.unfixed.items() if key in standing)
         return Outcome(first.report, base.outside, tuple(self.fixed), left, changes)
 
-    def _keys(self, base: Look, safe: bool) -> list[Key]:
+    def _keys(self, base: Look, preserving: bool) -> list[Key]:
         """The findings that can be fixed and were not refused before."""
-        level = Applicability.SAFE if safe else Applicability.UNSAFE
+        levels = (Applicability.SAFE, Applicability.UNSAFE) if self.unsafe else (Applicability.SAFE,)
         return [
             _key(finding)
             for finding in base.report.findings
             if finding.fix is not None
             and finding.fix.applicable
-            and finding.fix.applicability is level
+            and finding.fix.applicability in levels
+            and finding.fix.preserving == preserving
             and self.wanted(finding.code)
             and _key(finding) not in self.unfixed
         ]
 
-    def _settle(self, base: Look, keys: list[Key], safe: bool) -> Look:
+    def _settle(self, base: Look, keys: list[Key]) -> Look:
         """Apply all of these fixes, or as many as stand their proof; those that clash wait."""
         planned = self._plan(base, keys)
         if not planned:
@@ -147,7 +147,7 @@ class _Fixer:
         ways = max(len(changes) for _, changes in planned) if len(planned) == 1 else 1
         for way in range(ways):
             chosen = [(finding, changes[min(way, len(changes) - 1)]) for finding, changes in planned]
-            found, why = self._attempt(base, chosen, safe)
+            found, why = self._attempt(base, chosen)
             reason = reason or why
             if found is not None:
                 return found
@@ -156,8 +156,8 @@ class _Fixer:
             self.unfixed[_key(finding)] = Unfixed(self._outside(base, finding), reason)
             return base
         middle = (len(planned) + 1) // 2
-        base = self._settle(base, [_key(finding) for finding, _ in planned[:middle]], safe)
-        return self._settle(base, [_key(finding) for finding, _ in planned[middle:]], safe)
+        base = self._settle(base, [_key(finding) for finding, _ in planned[:middle]])
+        return self._settle(base, [_key(finding) for finding, _ in planned[middle:]])
 
     def _plan(self, base: Look, keys: list[Key]) -> list[tuple[Finding, list[Change]]]:
         planned: list[tuple[Finding, list[Change]]] = []
@@ -181,9 +181,7 @@ class _Fixer:
         files = seen.target.files if seen is not None else ()
         return Case(finding, finding.fix, facts, modules, base.document, files)
 
-    def _attempt(
-        self, base: Look, chosen: list[tuple[Finding, Change]], safe: bool
-    ) -> tuple[Look | None, str]:
+    def _attempt(self, base: Look, chosen: list[tuple[Finding, Change]]) -> tuple[Look | None, str]:
         """The look after these changes; None, and the reason, where they do not stand their proof."""
         splices = [splice for _, change in chosen for splice in change.splices]
         changed = dict(self.workspace.current)
@@ -201,7 +199,7 @@ class _Fixer:
         findings = [finding for finding, _ in chosen]
         with copy.entered():
             found = look(self.specs, self.settings, self.workspace, copy=copy)
-            reason = problem_of(base, found, findings, same=safe)
+            reason = problem_of(base, found, findings)
         if reason:
             return None, copy.name(reason)
         self.workspace.current = changed

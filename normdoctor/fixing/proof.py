@@ -24,8 +24,9 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 Outputs = dict[str, dict[str, Tensor]]
 
 
-def problem_of(before: Look, after: Look, fixed: Sequence[Finding], *, same: bool) -> str:
-    """Why a change does not stand; empty where it does. `same`: the outputs have to be equal."""
+def problem_of(before: Look, after: Look, fixed: Sequence[Finding]) -> str:
+    """Why a change does not stand; empty where it does."""
+    same = all(finding.fix is not None and finding.fix.preserving for finding in fixed)
     for problem in after.report.problems:
         if not any(problem.target == known.target for known in before.report.problems):
             return f"the model could not be examined any more: {problem.message}"
@@ -77,7 +78,7 @@ def difference(old: Seen, new: Seen, fixed: Sequence[Finding]) -> str:
             dtype = torch.float64 if wide else torch.float32
             try:
                 example = _cast(recording.example, dtype) if wide else recording.example
-                before = _run(model, example, fixed)
+                before = _run(model, example, fixed, [old for old, _ in _carried(fixed)])
             except Exception as error:
                 reason = f"the old model does not run: {brief(error)}"
                 continue
@@ -96,9 +97,7 @@ def _compared(
     new: Seen,
 ) -> str:
     absorbed = [names for finding in fixed if finding.fix for names in finding.fix.absorbed]
-    carried = [
-        pair for finding in fixed if finding.fix for step in finding.fix.steps for pair in step.carries
-    ]
+    carried = _carried(fixed)
     reason = ""
     for choice in range(max([len(names) for names in absorbed], default=2) - 1 or 1):
         with sandbox(changed):
@@ -107,7 +106,7 @@ def _compared(
                 continue
             with new.target.active():
                 try:
-                    after = _run(changed, example, ())
+                    after = _run(changed, example, (), [new_name for _, new_name in carried])
                 except Exception as error:
                     return f"the changed model does not run: {brief(error)}"
             reason = _distance(before, after, tolerance)
@@ -116,8 +115,16 @@ def _compared(
     return reason
 
 
-def _run(model: nn.Module, example: ExampleInputs, fixed: Sequence[Finding]) -> Outputs:
-    """The outputs in eval and in train mode, from the same random numbers, also of modules that hide."""
+def _carried(fixed: Sequence[Finding]) -> list[tuple[str, str]]:
+    return [pair for finding in fixed if finding.fix for step in finding.fix.steps for pair in step.carries]
+
+
+def _run(model: nn.Module, example: ExampleInputs, fixed: Sequence[Finding], state: Sequence[str]) -> Outputs:
+    """The outputs in eval and in train mode, from the same random numbers, also of modules that hide.
+
+    Among those in train mode is what the forward made of the tensors that are named in `state`, but for
+    running variances, which torch takes from n - 1 values.
+    """
     found: Outputs = {}
     altered = [finding for finding in fixed if finding.fix is not None and finding.fix.alters]
     for mode in ("eval", "train"):
@@ -132,6 +139,10 @@ def _run(model: nn.Module, example: ExampleInputs, fixed: Sequence[Finding]) -> 
             args, kwargs = copy.deepcopy((example.args, example.kwargs))
             result = model(*args, **kwargs)
             found[mode] = {name: tensor.detach().clone() for name, tensor in output_tensors(result)}
+            tensors = inventory(model).tensors
+            for place, name in enumerate(state):
+                if mode == "train" and name in tensors and "var" not in name.rpartition(".")[2]:
+                    found[mode][f"state {place}"] = tensors[name].tensor.detach().flatten().clone()
     return found
 
 

@@ -64,8 +64,7 @@ def _container(value: Any) -> str:
 
 def register(case: Case, edit: Edit) -> list[Change]:
     """`self.center = torch.zeros(8)` becomes `self.register_buffer("center", torch.zeros(8))`."""
-    path = case.finding.modules[0]
-    name = edit.name[len(path) :].lstrip(".") if path else edit.name
+    path, name = case.finding.modules[0], edit.name
     if not name.isidentifier():
         raise Refused("the tensor lies in a list or dict")
     splices: list[Splice] = []

@@ -142,11 +142,10 @@ class BatchnormMomentum(Rule):
             return "the running statistics never move from their initial values"
         return f"in PyTorch the running statistics then cover about {1 / momentum:.3g} batches"
 
-    @staticmethod
-    def _fix(momentum: float) -> Fix:
-        value = f"{1 - momentum:.6g}" if 0 < momentum < 1 else "0.1"
+    def _fix(self, momentum: float) -> Fix:
+        value = f"{1 - momentum:.6g}" if 0 < 1 - momentum < min(momentum, self.options.warn_from) else ""
         return Fix(
-            title=f"Set momentum={value}",
+            title=f"Set momentum={value}" if value else "Leave momentum at its default 0.1",
             applicability=Applicability.UNSAFE,
             edits={"momentum": value},
             everywhere=True,

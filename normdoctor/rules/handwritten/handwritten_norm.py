@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from normdoctor import facts
-from normdoctor.findings import Applicability, Finding, Fix, Severity
+from normdoctor.findings import Applicability, Edit, Finding, Fix, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules.base import Rule
 from normdoctor.rules.byhand import NAMES, ByHand, by_hand, in_a_loss
 from normdoctor.rules.layers import count
+from normdoctor.rules.replacements import replacement
 
 
 class HandwrittenNorm(Rule):
@@ -99,8 +100,10 @@ class HandwrittenNorm(Rule):
     checkpoints name the parameters in another way.
 
     ## Fix safety
-    Only shown: the names of parameters change, and where the norm divides by n - 1 or adds eps outside
-    the root, so do the numbers.
+    Unsafe: the names of parameters change. The fix is offered for a module that is nothing but the norm, and
+    applied only where the outputs in train and eval mode are the same with the old state under the new
+    names; where the norm divides by n - 1 or adds eps outside the root, torch's layer is only named. torch's
+    BatchNorm takes the unbiased variance into its running statistics, whatever the hand-written one does.
 
     ## References
     - Ba, Kiros and Hinton, 2016, "Layer Normalization"; Zhang and Sennrich, 2019, "Root Mean Square Layer
@@ -112,6 +115,7 @@ class HandwrittenNorm(Rule):
     name = "handwritten-norm"
     category = "handwritten"
     severity = Severity.INFO
+    fixable = True
 
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Report every confirmed norm that has a name."""
@@ -140,8 +144,17 @@ class HandwrittenNorm(Rule):
                     "replacement": layer,
                     "exact": exact,
                 },
-                fix=Fix(title=f"Use {layer}", applicability=Applicability.DISPLAY),
+                fix=_fix(graph, found, f"Use {layer}"),
             )
+
+
+def _fix(graph: Graph, found: ByHand, title: str) -> Fix:
+    made = replacement(graph, found)
+    if isinstance(made, str) or found.owner is None or found.owner.origin is None:
+        return Fix(title=title)
+    place = found.owner.origin
+    step = Edit.build(f"torch.nn.{made.layer}", made.arguments, at=place, carries=made.carries)
+    return Fix(title=title, applicability=Applicability.UNSAFE, steps=(step,))
 
 
 def _over(found: ByHand) -> str:

@@ -151,7 +151,7 @@ class UnregisteredState(Rule):
             fix=Fix(
                 title="Use register_buffer",
                 applicability=Applicability.SAFE,
-                steps=(Edit.register(one.name),),
+                steps=(Edit.register(one.attribute),),
                 everywhere=True,
             ),
         )
