@@ -71,9 +71,13 @@ def transformed(x: Tensor) -> bool:
     functions best. Tensors of other classes (fake ones, DTensor) and those without data have no kernels of
     ours.
     """
+    return torch._C._is_torch_function_mode_enabled() or special(x)
+
+
+def special(x: Tensor) -> bool:
+    """The same, but for recorders of calls, under which a layer may compute as ever."""
     return (
         torch.compiler.is_compiling()
-        or torch._C._is_torch_function_mode_enabled()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._functorch.peek_interpreter_stack() is not None
         or torch.autograd.forward_ad._current_level >= 0

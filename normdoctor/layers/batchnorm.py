@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as _TorchBatchNorm
 
-from normdoctor.layers import functional, native
+from normdoctor.layers import functional, native, verify, watched
 from normdoctor.layers.activations import Activation
 from normdoctor.layers.backends import Backend
-from normdoctor.layers.fused import Fused
+from normdoctor.layers.fused import Norm
 
 
-class _BatchNorm(Fused, _TorchBatchNorm):
+class _BatchNorm(Norm, _TorchBatchNorm):
     r"""Normalizes each channel over the batch and all positions.
 
     With `A(c)` the set of all `n` values of channel `c` in an input of shape `(N, C, *)`, in training
@@ -80,23 +80,41 @@ class _BatchNorm(Fused, _TorchBatchNorm):
             self.register_parameter("bias", None)
         self._fuse(activation, backend)
 
-    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Normalize `input` of shape `(N, C, *)`; `residual` is added before the activation."""
+    def _normalize(
+        self, input: Tensor, activation: Activation | None = None, residual: Tensor | None = None
+    ) -> Tensor:
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         if not self._takes_statistics():
-            return self._by_running_statistics(input, residual)
+            return self._by_running_statistics(input, activation, residual)
         if functional.torch_itself(input, self.backend):
-            return native.finish(self._through_torch(input), self.activation, residual)
-        tracked = self._in_one_call(input, residual)
+            verify.residual(input, residual)
+            return native.finish(self._through_torch(input), activation, residual)
+        tracked = self._in_one_call(input, activation, residual)
         if tracked is not None:
             return tracked
         y, mean, variance = functional.batch_norm(
-            input, self.weight, self.bias, self.eps, self.activation, residual, backend=self.backend
+            input, self.weight, self.bias, self.eps, activation, residual, backend=self.backend
         )
         self._take(mean, variance, input)
         return y
 
-    def _in_one_call(self, input: Tensor, residual: Tensor | None) -> Tensor | None:
+    def _seen_as(self) -> watched.Seen:
+        training = self._takes_statistics()
+        running = (self.running_mean, self.running_var)
+        if self.training and not self.track_running_stats:
+            running = (None, None)
+        return watched.batch_norm, (*running, self.weight, self.bias, training, self._weight(), self.eps)
+
+    def _weight(self) -> float:
+        """The momentum; of the average over all batches the next factor, where nobody has to wait for it."""
+        if self.momentum is not None or not self.training:
+            return self.momentum or 0.0
+        counted = self.num_batches_tracked
+        return 1.0 if counted is None or counted.device.type != "cpu" else 1.0 / (int(counted) + 1)
+
+    def _in_one_call(
+        self, input: Tensor, activation: Activation | None, residual: Tensor | None
+    ) -> Tensor | None:
         """The output, where one call of torch normalizes and moves the running statistics fastest."""
         if not (self.training and self.track_running_stats) or self.momentum is None:
             return None
@@ -110,7 +128,7 @@ class _BatchNorm(Fused, _TorchBatchNorm):
             self.bias,
             self.momentum,
             self.eps,
-            self.activation,
+            activation,
             residual,
             backend=self.backend,
         )
@@ -125,7 +143,12 @@ class _BatchNorm(Fused, _TorchBatchNorm):
         """Is the batch normalized by its own statistics? In training, and where none are kept."""
         return self.training or (self.running_mean is None and self.running_var is None)
 
-    def _by_running_statistics(self, input: Tensor, residual: Tensor | None) -> Tensor:
+    def _by_running_statistics(
+        self, input: Tensor, activation: Activation | None, residual: Tensor | None
+    ) -> Tensor:
+        if functional.torch_itself(input, self.backend):
+            verify.residual(input, residual)
+            return native.finish(self._through_torch(input), activation, residual)
         assert self.running_mean is not None
         assert self.running_var is not None
         return functional.fixed_norm(
@@ -135,7 +158,7 @@ class _BatchNorm(Fused, _TorchBatchNorm):
             self.weight,
             self.bias,
             self.eps,
-            self.activation,
+            activation,
             residual,
             backend=self.backend,
         )

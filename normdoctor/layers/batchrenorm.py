@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from normdoctor.layers import functional
+from normdoctor.layers import functional, watched
 from normdoctor.layers.activations import Activation
 from normdoctor.layers.backends import Backend, transformed
 from normdoctor.layers.batchnorm import _BatchNorm
@@ -85,11 +85,12 @@ class BatchRenorm(_BatchNorm):
         self.rmax = rmax
         self.dmax = dmax
 
-    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Normalize `input` of shape `(N, C, *)`; `residual` is added before the activation."""
+    def _normalize(
+        self, input: Tensor, activation: Activation | None = None, residual: Tensor | None = None
+    ) -> Tensor:
         self._check_input_dim(input)
         if not self.training:
-            return self._by_running_statistics(input, residual)
+            return self._by_running_statistics(input, activation, residual)
         backend: Backend = "reference" if transformed(input) else self.backend
         normalized, mean, variance = functional.batch_norm(input, eps=self.eps, backend=backend)
         assert mean is not None
@@ -102,9 +103,7 @@ class BatchRenorm(_BatchNorm):
         if self.bias is not None:
             shift = shift + self.bias
         self._take(mean, variance, input)
-        return functional.channel_affine(
-            normalized, scale, shift, self.activation, residual, backend=self.backend
-        )
+        return functional.channel_affine(normalized, scale, shift, activation, residual, backend=self.backend)
 
     @torch.no_grad()
     def _correction(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,6 +112,9 @@ class BatchRenorm(_BatchNorm):
         r = (torch.sqrt(variance + self.eps) / deviation).clamp(1 / self.rmax, self.rmax)
         d = ((mean - self.running_mean.to(mean.dtype)) / deviation).clamp(-self.dmax, self.dmax)
         return r, d
+
+    def _seen_as(self) -> watched.Seen:
+        return (watched.unseen, ()) if self.training else super()._seen_as()
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:

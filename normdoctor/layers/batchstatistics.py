@@ -7,6 +7,25 @@ from typing import Any
 from torch import Tensor
 
 
+class Request:
+    """What a probe leaves at a layer that it watches, and what BatchNorm hands over; see `watched`.
+
+    Attributes:
+        by_samples: Whether a BatchNorm is to merge the statistics of the batch from those of its samples.
+            Without, it computes as if nobody watched, to the last bit.
+        whole: Mean and biased variance of each channel of the batch, of shape `(C,)`.
+        samples: The same of each sample, of shape `(N, C)`, in the place of `whole`, where they were asked
+            for.
+    """
+
+    __slots__ = ("by_samples", "samples", "whole")
+
+    def __init__(self, *, by_samples: bool) -> None:
+        self.by_samples = by_samples
+        self.whole: tuple[Tensor | None, Tensor | None] | None = None
+        self.samples: tuple[Tensor, Tensor] | None = None
+
+
 class BatchStatistics:
     """Mean and variance of the last input that a layer took statistics of.
 
@@ -14,11 +33,14 @@ class BatchStatistics:
     nothing of it enters the state dict, a copy or a pickle of the layer. All values are None before the first
     forward, and stay as they are where none are taken: in eval mode of BatchNorm, for an empty input, and in
     compiled, exported or otherwise transformed calls.
+
+    `request` is a probe's, for the time of a forward.
     """
 
-    __slots__ = ("_eps", "_mean_square", "_rstd", "_variance", "mean")
+    __slots__ = ("_eps", "_mean_square", "_rstd", "_variance", "mean", "request")
 
     def __init__(self) -> None:
+        self.request: Request | None = None
         self.clear()
 
     def clear(self) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from normdoctor.layers import verify
 from normdoctor.layers.fused import Fused
 from normdoctor.layers.reference import along_channels, computing_type
+from normdoctor.layers.symbolic import leaf, traced
 
 
 class FilterResponseNorm(Fused):
@@ -76,6 +77,8 @@ class FilterResponseNorm(Fused):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize `input` of shape `(N, C, *)`."""
+        if traced(input):
+            return leaf(self, input)
         if input.dim() < 3:
             raise ValueError(f"expected 3D or higher input (N, C, *) (got {input.dim()}D input)")
         verify.floating(input)

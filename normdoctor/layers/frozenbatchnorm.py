@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as _TorchBatchNorm
 
-from normdoctor.layers import functional
+from normdoctor.layers import functional, watched
 from normdoctor.layers.activations import Activation
 from normdoctor.layers.backends import Backend
-from normdoctor.layers.fused import Fused
+from normdoctor.layers.fused import Norm
 
 
-class FrozenBatchNorm(Fused):
+class FrozenBatchNorm(Norm):
     r"""BatchNorm in eval mode, whatever mode the model is in, with nothing to learn.
 
         y = activation((x - running_mean) / sqrt(running_var + eps) * weight + bias + residual)
@@ -74,8 +74,9 @@ class FrozenBatchNorm(Fused):
         self.register_buffer("running_var", ones.clone())
         self._fuse(activation, backend)
 
-    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Normalize `input` of shape `(N, C, *)`; `residual` is added before the activation."""
+    def _normalize(
+        self, input: Tensor, activation: Activation | None = None, residual: Tensor | None = None
+    ) -> Tensor:
         if input.dim() < 2:
             raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
         return functional.fixed_norm(
@@ -85,10 +86,14 @@ class FrozenBatchNorm(Fused):
             self.weight,
             self.bias,
             self.eps,
-            self.activation,
+            activation,
             residual,
             backend=self.backend,
         )
+
+    def _seen_as(self) -> watched.Seen:
+        running = (self.running_mean, self.running_var)
+        return watched.batch_norm, (*running, self.weight, self.bias, False, 0.0, self.eps)
 
     @classmethod
     def of(cls, module: _TorchBatchNorm) -> FrozenBatchNorm:

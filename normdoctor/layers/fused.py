@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
-from normdoctor.layers import activations, backends
+from normdoctor.layers import activations, backends, watched
 from normdoctor.layers.activations import Activation
 from normdoctor.layers.backends import Backend
 from normdoctor.layers.batchstatistics import BatchStatistics
+from normdoctor.layers.symbolic import leaf, traced
 
 
 class Fused(nn.Module):
@@ -52,3 +54,26 @@ class Fused(nn.Module):
         if self.backend != "auto":
             parts.append(f"backend={self.backend!r}")
         return ", ".join(part for part in parts if part)
+
+
+class Norm(Fused):
+    """Base of those that can end with an activation and take a residual."""
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Normalize `input`; `residual`, of its shape, is added before the activation."""
+        if type(input) is not Tensor or torch._C._is_torch_function_mode_enabled():
+            if traced(input):
+                return leaf(self, input, residual)
+            if watched.asked(self, input):
+                return watched.shown(self, input, residual)
+        return self._normalize(input, self.activation, residual)
+
+    def _normalize(
+        self, input: Tensor, activation: Activation | None = None, residual: Tensor | None = None
+    ) -> Tensor:
+        """What the layer computes, with the activation and the residual that are asked for here."""
+        raise NotImplementedError
+
+    def _seen_as(self) -> watched.Seen:
+        """What a probe sees of it."""
+        return watched.unseen, ()

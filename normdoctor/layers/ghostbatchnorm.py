@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from normdoctor.layers import functional
+from normdoctor.layers import functional, watched
 from normdoctor.layers.activations import Activation
 from normdoctor.layers.backends import Backend, transformed
 from normdoctor.layers.batchnorm import _BatchNorm
@@ -80,11 +80,12 @@ class GhostBatchNorm(_BatchNorm):
             raise ValueError(f"expected a ghost_size of 1 or more, got {ghost_size}")
         self.ghost_size = ghost_size
 
-    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Normalize `input` of shape `(N, C, *)`; `residual` is added before the activation."""
+    def _normalize(
+        self, input: Tensor, activation: Activation | None = None, residual: Tensor | None = None
+    ) -> Tensor:
         self._check_input_dim(input)
         if not self._takes_statistics():
-            return self._by_running_statistics(input, residual)
+            return self._by_running_statistics(input, activation, residual)
         backend: Backend = "reference" if transformed(input) else self.backend
         count = max(1, input.shape[0] // self.ghost_size)
         ghosts = input.tensor_split(count)
@@ -92,11 +93,14 @@ class GhostBatchNorm(_BatchNorm):
         results = []
         for ghost, added in zip(ghosts, residuals, strict=True):
             y, mean, variance = functional.batch_norm(
-                ghost, self.weight, self.bias, self.eps, self.activation, added, backend=backend
+                ghost, self.weight, self.bias, self.eps, activation, added, backend=backend
             )
             self._take(mean, variance, ghost)
             results.append(y)
         return torch.cat(results) if count > 1 else results[0]
+
+    def _seen_as(self) -> watched.Seen:
+        return (watched.unseen, ()) if self._takes_statistics() else super()._seen_as()
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:

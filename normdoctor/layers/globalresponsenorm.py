@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from normdoctor.layers import verify
 from normdoctor.layers.fused import Fused
 from normdoctor.layers.reference import computing_type
+from normdoctor.layers.symbolic import leaf, traced
 
 
 class GRN(Fused):
@@ -61,6 +62,8 @@ class GRN(Fused):
 
     def forward(self, input: Tensor) -> Tensor:
         """Scale the channels of `input` by their shares."""
+        if traced(input):
+            return leaf(self, input)
         if input.dim() < 3:
             raise ValueError(f"expected 3D or higher input (got {input.dim()}D input)")
         verify.floating(input)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from normdoctor.layers import functional
+from normdoctor.layers import functional, watched
 from normdoctor.layers.activations import Activation
 from normdoctor.layers.backends import Backend
-from normdoctor.layers.fused import Fused
+from normdoctor.layers.fused import Norm
 
 
-class GroupNorm(Fused, nn.GroupNorm):
+class GroupNorm(Norm, nn.GroupNorm):
     r"""Normalizes each sample over groups of its channels.
 
     The channels of an input of shape `(N, C, *)` are split, in their order, into `num_groups` groups of
@@ -82,17 +82,21 @@ class GroupNorm(Fused, nn.GroupNorm):
             self.register_parameter("bias", None)
         self._fuse(activation, backend)
 
-    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Normalize `input` of shape `(N, C, *)`; `residual` is added before the activation."""
+    def _normalize(
+        self, input: Tensor, activation: Activation | None = None, residual: Tensor | None = None
+    ) -> Tensor:
         y, mean, rstd = functional.group_norm(
             input,
             self.num_groups,
             self.weight,
             self.bias,
             self.eps,
-            self.activation,
+            activation,
             residual,
             backend=self.backend,
         )
         self._keep(input, mean, rstd=rstd, eps=self.eps)
         return y
+
+    def _seen_as(self) -> watched.Seen:
+        return watched.group_norm, (self.num_groups, self.weight, self.bias, self.eps)

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm as _TorchInstanceNorm
 
-from normdoctor.layers import functional, native
+from normdoctor.layers import functional, native, verify, watched
 from normdoctor.layers.activations import Activation
 from normdoctor.layers.backends import Backend
 from normdoctor.layers.batchnorm import move
-from normdoctor.layers.fused import Fused
+from normdoctor.layers.fused import Norm
 
 
-class _InstanceNorm(Fused, _TorchInstanceNorm):
+class _InstanceNorm(Norm, _TorchInstanceNorm):
     r"""Normalizes each channel of each sample over its positions.
 
     With the `n` values of channel `c` of sample `i` in an input of shape `(N, C, *)`,
@@ -80,20 +80,27 @@ class _InstanceNorm(Fused, _TorchInstanceNorm):
             self.register_parameter("bias", None)
         self._fuse(activation, backend)
 
-    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Normalize `input` of shape `(N, C, *)` or `(C, *)`; `residual` is added before the activation."""
+    def _normalize(
+        self, input: Tensor, activation: Activation | None = None, residual: Tensor | None = None
+    ) -> Tensor:
         if functional.torch_itself(input, self.backend):
-            return native.finish(_TorchInstanceNorm.forward(self, input), self.activation, residual)
+            verify.residual(input, residual)
+            return native.finish(_TorchInstanceNorm.forward(self, input), activation, residual)
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         self._check_channels(input)
         if input.dim() == self._unbatched():
             added = None if residual is None else residual.unsqueeze(0)
-            return self._normalize(input.unsqueeze(0), added).squeeze(0)
-        return self._normalize(input, residual)
+            return self._batched(input.unsqueeze(0), activation, added).squeeze(0)
+        return self._batched(input, activation, residual)
 
-    def _normalize(self, x: Tensor, residual: Tensor | None) -> Tensor:
+    def _seen_as(self) -> watched.Seen:
+        own = self.training or not self.track_running_stats
+        running = (self.running_mean, self.running_var)
+        return watched.instance_norm, (*running, self.weight, self.bias, own, self.momentum or 0.0, self.eps)
+
+    def _batched(self, x: Tensor, activation: Activation | None, residual: Tensor | None) -> Tensor:
         mean, variance = self.running_mean, self.running_var
-        parameters = (self.weight, self.bias, self.eps, self.activation, residual)
+        parameters = (self.weight, self.bias, self.eps, activation, residual)
         if not self.training and self.track_running_stats and mean is not None and variance is not None:
             return functional.fixed_norm(x, mean, variance, *parameters, backend=self.backend)
         y, found, rstd = functional.instance_norm(x, *parameters, backend=self.backend)

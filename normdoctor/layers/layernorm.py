@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from normdoctor.layers import functional
+from normdoctor.layers import functional, watched
 from normdoctor.layers.activations import Activation
 from normdoctor.layers.backends import Backend
-from normdoctor.layers.fused import Fused
+from normdoctor.layers.fused import Norm
 
 
-class LayerNorm(Fused, nn.LayerNorm):
+class LayerNorm(Norm, nn.LayerNorm):
     r"""Normalizes the last dimensions of each sample at each position.
 
     With `A(r)` the set of all `n` values of one row `r`: the last dimensions, which are of
@@ -67,17 +67,21 @@ class LayerNorm(Fused, nn.LayerNorm):
         super().__init__(normalized_shape, eps, elementwise_affine, bias, device, dtype)
         self._fuse(activation, backend)
 
-    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Normalize the rows of `input`; `residual` is added before the activation."""
+    def _normalize(
+        self, input: Tensor, activation: Activation | None = None, residual: Tensor | None = None
+    ) -> Tensor:
         y, mean, rstd = functional.layer_norm(
             input,
             self.normalized_shape,
             self.weight,
             self.bias,
             self.eps,
-            self.activation,
+            activation,
             residual,
             backend=self.backend,
         )
         self._keep(input, mean, rstd=rstd, eps=self.eps)
         return y
+
+    def _seen_as(self) -> watched.Seen:
+        return watched.layer_norm, (self.normalized_shape, self.weight, self.bias, self.eps)

@@ -8,6 +8,7 @@ from torch import Tensor
 from normdoctor.layers.activations import Activation
 from normdoctor.layers.backends import Backend
 from normdoctor.layers.layernorm import LayerNorm
+from normdoctor.layers.symbolic import leaf, traced
 
 
 class LayerNorm2d(LayerNorm):
@@ -68,6 +69,8 @@ class LayerNorm2d(LayerNorm):
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """Normalize the channels of `input` of shape `(N, C, H, W)`."""
+        if traced(input):
+            return leaf(self, input, residual)
         if input.dim() != 4:
             raise ValueError(f"expected 4D input (got {input.dim()}D input)")
         last = input.permute(0, 2, 3, 1)

@@ -9,6 +9,7 @@ from normdoctor.layers import functional, verify
 from normdoctor.layers.backends import Backend, chosen
 from normdoctor.layers.fused import Fused
 from normdoctor.layers.reference import computing_type
+from normdoctor.layers.symbolic import leaf, traced
 
 
 class LocalResponseNorm(Fused, nn.LocalResponseNorm):
@@ -56,6 +57,8 @@ class LocalResponseNorm(Fused, nn.LocalResponseNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize `input` of shape `(N, C, *)`."""
+        if traced(input):
+            return leaf(self, input)
         if input.dim() < 3:
             raise ValueError(f"Expected 3D or higher dimensionality input (got {input.dim()} dimensions)")
         parameters = (self.size, self.alpha, self.beta, self.k)

@@ -8,6 +8,7 @@ from torch import Tensor
 from normdoctor.layers.activations import activate
 from normdoctor.layers.batchnorm import _BatchNorm
 from normdoctor.layers.reference import along_channels, computing_type
+from normdoctor.layers.symbolic import leaf, traced
 
 
 class MaskedBatchNorm(_BatchNorm):
@@ -44,12 +45,14 @@ class MaskedBatchNorm(_BatchNorm):
         self, input: Tensor, mask: Tensor | None = None, residual: Tensor | None = None
     ) -> Tensor:
         """Normalize `input` of shape `(N, C, *)` at the positions where `mask` is true."""
+        if traced(input):
+            return leaf(self, input, mask, residual)
         if mask is None:
             return super().forward(input, residual)
         self._check_input_dim(input)
         valid = self._broadcast(mask, input)
         if not self._takes_statistics():
-            y = self._by_running_statistics(input.where(valid, 0), residual)
+            y = self._by_running_statistics(input.where(valid, 0), self.activation, residual)
             return y.where(valid, 0)
         wide = input.to(computing_type(input.dtype))
         axes = (0, *range(2, input.dim()))

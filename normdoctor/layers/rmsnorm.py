@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from normdoctor.layers import functional
+from normdoctor.layers import functional, watched
 from normdoctor.layers.activations import Activation
 from normdoctor.layers.backends import Backend
-from normdoctor.layers.fused import Fused
+from normdoctor.layers.fused import Norm
 from normdoctor.layers.reference import computing_type
 
 
-class RMSNorm(Fused, nn.RMSNorm):
+class RMSNorm(Norm, nn.RMSNorm):
     r"""Divides each row by its root mean square; no mean is taken off.
 
     With the `n` values of one row `r`: the last dimensions, which are of `normalized_shape`, for one index of
@@ -68,15 +68,23 @@ class RMSNorm(Fused, nn.RMSNorm):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Divide the rows of `x` by their root mean square; `residual` is added before the activation."""
+        return super().forward(x, residual)
+
+    def _normalize(
+        self, input: Tensor, activation: Activation | None = None, residual: Tensor | None = None
+    ) -> Tensor:
         y, rstd = functional.rms_norm(
-            x,
+            input,
             self.normalized_shape,
             self.weight,
             self.eps,
-            self.activation,
+            activation,
             residual,
             backend=self.backend,
         )
-        eps = torch.finfo(computing_type(x.dtype)).eps if self.eps is None else self.eps
-        self._keep(x, rstd=rstd, eps=eps)
+        eps = torch.finfo(computing_type(input.dtype)).eps if self.eps is None else self.eps
+        self._keep(input, rstd=rstd, eps=eps)
         return y
+
+    def _seen_as(self) -> watched.Seen:
+        return watched.rms_norm, (self.normalized_shape, self.weight, self.eps)

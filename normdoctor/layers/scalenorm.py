@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from normdoctor.layers import verify
 from normdoctor.layers.fused import Fused
 from normdoctor.layers.reference import computing_type
+from normdoctor.layers.symbolic import leaf, traced
 
 
 class ScaleNorm(Fused):
@@ -54,6 +55,8 @@ class ScaleNorm(Fused):
 
     def forward(self, input: Tensor) -> Tensor:
         """Bring the rows of `input` to the learnt length."""
+        if traced(input):
+            return leaf(self, input)
         verify.rows(input, (self.dim,))
         wide = input.to(computing_type(input.dtype))
         length: Tensor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)

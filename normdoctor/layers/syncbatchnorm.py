@@ -14,6 +14,7 @@ from normdoctor.layers import reference, verify
 from normdoctor.layers.activations import Activation
 from normdoctor.layers.backends import Backend
 from normdoctor.layers.batchnorm import _BatchNorm
+from normdoctor.layers.symbolic import leaf, traced
 
 
 class SyncBatchNorm(_BatchNorm, nn.SyncBatchNorm):
@@ -88,6 +89,8 @@ class SyncBatchNorm(_BatchNorm, nn.SyncBatchNorm):
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """Normalize `input` of shape `(N, C, *)`; `residual` is added before the activation."""
+        if traced(input):
+            return leaf(self, input, residual)
         self._check_input_dim(input)
         self._check_non_zero_input_channels(input)
         group = self._group()

@@ -54,9 +54,14 @@ def rows_of(batches: Sequence[Batch]) -> Tensor:
     mean = means.mean(0)
     m2 = (means - mean).square_().sum(0)
     variance = (within + m2) / k
-    running, moved = (_side_by_side([getattr(one, name) for one in batches]) for name in ("running", "moved"))
+    running, moved, whole = (
+        _side_by_side([getattr(one, name) for one in batches]) for name in ("running", "moved", "whole")
+    )
     batch_mean, batch_variance = mean, variance
-    if running and moved:
+    if whole:
+        batch_mean, batch_variance = whole
+        within = (k * batch_variance - m2).clamp_(min=0)
+    elif running and moved:
         batch_mean, found = _recovered(batches, running, moved)
         known = found > RECOVERABLE * running[1]
         batch_variance = torch.where(known, found, variance)

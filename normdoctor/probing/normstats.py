@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from normdoctor.probing.calls import Call, SiteKey, observable, site_name
 from normdoctor.probing.ledger import Ledger, Packed
 from normdoctor.probing.normrows import blank, figures, merge, rows_of
+
+if TYPE_CHECKING:
+    from normdoctor.layers.batchstatistics import BatchStatistics, Request
 
 #: How few samples of a batch a budget may leave: fewer say nothing of how samples differ.
 FEWEST_SAMPLES = 4
@@ -73,6 +76,7 @@ class Before(NamedTuple):
     call: NormCall
     mean: Tensor | None
     variance: Tensor | None
+    request: Request | None
 
 
 class Batch(NamedTuple):
@@ -80,9 +84,10 @@ class Batch(NamedTuple):
 
     `spread` is the sum over samples of their biased variance over positions. Where it is None it is taken
     from `few`, some values of shape (positions, samples, channels), when the forward is over.
-    `running` are the running mean and variance in front of the call. `moved` are those behind it where the
-    samples are a part of the batch: what they were moved by tells the statistics of the whole batch of
-    `values` values a channel.
+    `running` are the running mean and variance in front of the call. Where the samples are a part of the
+    batch, `whole` are mean and biased variance of all of it, if our own layer told them; else `moved` are the
+    running statistics behind the call: what they were moved by tells the same of the whole batch of `values`
+    values a channel.
     """
 
     key: SiteKey
@@ -94,13 +99,14 @@ class Batch(NamedTuple):
     few: Tensor | None
     running: tuple[Tensor, Tensor] | None
     moved: tuple[Tensor, Tensor] | None
+    whole: tuple[Tensor, Tensor] | None
 
     @property
     def kind(self) -> tuple[Any, ...]:
         """Batches of one kind can be reduced side by side."""
         moved = None if self.moved is None else self.momentum
-        means = self.means
-        return (means.device, means.dtype, len(means), self.size, self.running is None, moved)
+        means, bare = self.means, (self.running is None, self.whole is None)
+        return (means.device, means.dtype, len(means), self.size, bare, moved)
 
 
 @dataclass
@@ -127,6 +133,11 @@ class NormCollector:
     varies. `budget` bounds the values that are read of a call: then the means of a part of the samples are
     taken, each over all of its positions, and the statistics of the batch come from the update of the running
     buffers where it has one.
+
+    BatchNorms of `normdoctor.layers` hand over in training what they normalize by, and it is not read again:
+    without a budget the statistics of all samples, with one those of the batch, for which the layer computes
+    to the last bit what it would if nobody watched. In eval mode they take no statistics: there the input is
+    read as that of any other.
     """
 
     need = "batch_norm"
@@ -138,6 +149,7 @@ class NormCollector:
         self._ledgers: dict[torch.device, Ledger] = {}
         self._pending: list[Batch] = []
         self._modules: list[tuple[str, nn.Module]] | None = None
+        self._own: dict[nn.Module, list[BatchStatistics]] = {}
         self._first: list[Tensor] = []
         self._last: list[Tensor] = []
         self._phase = 0
@@ -148,6 +160,10 @@ class NormCollector:
         if self._modules is None:
             named = model.named_modules()
             self._modules = [(path, one) for path, one in named if _counter(one) is not None]
+        if model not in self._own:  # a checkpointed sequence is called module by module
+            kept: list[Any] = [getattr(one, "statistics", None) for one in model.modules()]
+            self._own[model] = [one for one in kept if hasattr(one, "request")]
+        self._ask(self._own[model], by_samples=self.budget is None)
         counters = [_counter(module) for _, module in self._modules]
         self._last = [one.detach().clone() for one in counters if one is not None]
         self._first = self._first or self._last
@@ -167,8 +183,9 @@ class NormCollector:
         place.single = place.single or (call.training and value.numel() == value.shape[1])
         if value.device != place.device or value.shape[1] != place.channels:
             return None
-        kept = [one.clone() if one is not None and call.updates else one for one in call[1:3]]
-        return Before(call, *kept)
+        mean, variance = (one.clone() if one is not None and call.updates else one for one in call[1:3])
+        layer = kwargs.get("layer")
+        return Before(call, mean, variance, None if layer is None else layer.statistics.request)
 
     def after(self, call: Call, before: Before | None) -> None:
         """Note the samples of one batch."""
@@ -176,16 +193,23 @@ class NormCollector:
             return
         norm, value = before.call, before.call.value
         size, running, moved = value.shape[0], None, None
+        whole, samples = _handed(before.request)
         step = self._step(value)
         read = value[self._phase % step :: step] if step > 1 else value
         if before.mean is not None and before.variance is not None:
             running = (before.mean, before.variance)
-            if norm.updates and len(read) < size and norm.mean is not None and norm.variance is not None:
+            part = norm.updates and len(read) < size and whole is None
+            if part and norm.mean is not None and norm.variance is not None:
                 moved = (norm.mean.clone(), norm.variance.clone())
-        means, spread, few = _of_samples(read, everything=moved is None)
+        found: tuple[Tensor, Tensor | None, Tensor | None]
+        if samples is not None:
+            found, whole = (samples[0], samples[1].sum(0), None), None
+        elif whole is not None:
+            found = (_means(read), None, None)
+        else:
+            found = _of_samples(read, everything=moved is None)
         values = value.numel() // value.shape[1]
-        batch = Batch(call.key, size, values, norm.momentum, means, spread, few, running, moved)
-        self._pending.append(batch)
+        self._pending.append(Batch(call.key, size, values, norm.momentum, *found, running, moved, whole))
         self._places[call.key].sizes[size] += 1
 
     def end(self, output: Any) -> None:
@@ -194,6 +218,8 @@ class NormCollector:
         for batch in self._pending:
             groups.setdefault(batch.kind, []).append(batch)
         self._pending = []
+        for own in self._own.values():
+            self._ask(own, by_samples=None)
         for (device, *_), batches in groups.items():
             ledger = self._ledgers.setdefault(device, Ledger(merge, blank))
             channels = [batch.means.shape[1] for batch in batches]
@@ -261,6 +287,15 @@ class NormCollector:
                 ledger.join(one)
         return made
 
+    @staticmethod
+    def _ask(own: list[BatchStatistics], *, by_samples: bool | None) -> None:
+        """Ask our own layers for their statistics; None takes that back."""
+        if own:
+            from normdoctor.layers.batchstatistics import Request  # imported already where there are any
+
+            for one in own:
+                one.request = None if by_samples is None else Request(by_samples=by_samples)
+
     def _step(self, value: Tensor) -> int:
         """Every how many-th sample is read."""
         size = value.shape[0]
@@ -268,6 +303,16 @@ class NormCollector:
             return 1
         read = max(self.budget * size // value.numel(), FEWEST_SAMPLES)
         return max(size // read, 1)
+
+
+def _handed(request: Request | None) -> tuple[tuple[Tensor, Tensor] | None, tuple[Tensor, Tensor] | None]:
+    """The statistics of a batch and of its samples, by the layer itself; they are handed over once."""
+    if request is None:
+        return None, None
+    mean, variance = request.whole or (None, None)
+    whole = None if mean is None or variance is None else (mean, variance)
+    samples, request.whole, request.samples = request.samples, None, None
+    return whole, samples
 
 
 def _counter(module: nn.Module) -> Tensor | None:
@@ -285,12 +330,16 @@ def _of_samples(read: Tensor, *, everything: bool) -> tuple[Tensor, Tensor | Non
         read = read.float() if read.dtype in _NARROW else read.contiguous()
     if read.dim() == 2:
         return read.clone(), None, None
-    positions = read.flatten(2)
-    wide = torch.float32 if read.dtype in _NARROW else read.dtype
-    means = positions.mean(2, dtype=wide)
+    positions, means = read.flatten(2), _means(read)
     if everything:  # in two passes: on a CPU a tenth of the time of torch.var_mean
         return means, (positions - means.unsqueeze(2)).square_().mean(2).sum(0), None
     return means, None, _few(positions)
+
+
+def _means(read: Tensor) -> Tensor:
+    """The mean over positions of each sample, of shape (samples, channels)."""
+    wide = torch.float32 if read.dtype in _NARROW else read.dtype
+    return read.to(wide, copy=True) if read.dim() == 2 else read.flatten(2).mean(2, dtype=wide)
 
 
 def _few(positions: Tensor) -> Tensor:

@@ -40,12 +40,16 @@ def batch_norm(
     """As `reference.batch_norm`."""
     if usable(x):
         long = in_rows(x)
-        y, mean, variance, bad = _BatchNorm.apply(x, wide(weight, x), wide(bias, x), eps)  # type: ignore[no-untyped-call]
-        if bad and long:
-            shifted = x - reference.along_channels(mean, x)
-            y, rest, variance, _ = _BatchNorm.apply(shifted, wide(weight, x), wide(bias, x), eps)  # type: ignore[no-untyped-call]
-            mean = mean + rest
-        if long or not bad:
+        mean, variance, bad = statistics(x.detach())
+        if not bad or long:
+            scale, shift = wide(weight, x), wide(bias, x)
+            if bad:
+                shifted = x - reference.along_channels(mean, x)
+                rest, variance, _ = statistics(shifted.detach())
+                y = normalized(shifted, scale, shift, rest, variance, eps)
+                mean = mean + rest
+            else:
+                y = normalized(x, scale, shift, mean, variance, eps)
             return native.finish(y, activation, residual), mean, variance
     return native.batch_norm(x, weight, bias, eps, activation, residual)
 
@@ -105,41 +109,61 @@ def tracked(
     return native.half_dense(y, x), mean, rstd
 
 
+def normalized(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, eps: float
+) -> Tensor:
+    """BatchNorm of an `x` whose own mean and biased variance are known; all but `x` in the computing type."""
+    y: Tensor = _BatchNorm.apply(x, weight, bias, mean, variance, eps)  # type: ignore[no-untyped-call]
+    return y
+
+
 class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor, bool]:
-        mean, variance, bad = statistics(x)
-        y = torch.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, eps)[0]
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean: Tensor,
+        variance: Tensor,
+        eps: float,
+    ) -> Tensor:
+        y: Tensor = torch.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, eps)[0]
         ctx.save_for_backward(x, weight, bias, mean, torch.rsqrt(variance + eps))
-        ctx.mark_non_differentiable(mean, variance)
         ctx.eps = eps
-        return y, mean, variance, bad
+        return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         x, weight, bias, mean, rstd = ctx.saved_tensors
         if torch.is_grad_enabled():
 
             def formula(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
                 return reference.batch_norm(x, weight, bias, ctx.eps)[0]
 
-            return (*gradients(formula, (x, weight, bias), grad), None)
+            return (*gradients(formula, (x, weight, bias), grad), None, None, None)
         mask = list(ctx.needs_input_grad[:3])
         grad = grad.contiguous() if channels_last(x) is None else like(grad, x)
         found = _aten.native_batch_norm_backward(grad, x, weight, None, None, mean, rstd, True, ctx.eps, mask)
-        return (*found, None)
+        return (*found, None, None, None)
 
 
 def statistics(x: Tensor) -> tuple[Tensor, Tensor, bool]:
-    """Mean and biased variance of each channel, and whether a mean is so large that digits were lost.
-
-    What the kernel normalizes goes to a buffer of one piece, which stays in the cache, and is dropped.
-    """
+    """Mean and biased variance of each channel, and whether a mean is so large that digits were lost."""
     if in_rows(x):
         centre, variance = statistics_of_rows(x)
         return centre, variance, far(centre, torch.rsqrt(variance), native.LARGE_MEAN)
+    means, variances = of_samples(x)
+    between, centre = torch.var_mean(means, 0, correction=0)
+    variance = variances.mean(0).add_(between)
+    return centre, variance, far(centre, torch.rsqrt(variance), native.LARGE_MEAN)
+
+
+def of_samples(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each channel of each sample, (N, C), of an input in the usual layout.
+
+    What the kernel normalizes goes to a buffer of one piece, which stays in the cache, and is dropped.
+    """
     samples, channels = x.shape[:2]
     positions = x.shape[2:].numel()
     height = piece(channels * positions)
@@ -148,11 +172,8 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor, bool]:
         one = torch.native_group_norm(part, None, None, len(part), channels, positions, channels, 0.0)
         means.append(one[1])
         rstds.append(one[2])
-    mean, rstd = torch.cat(means), torch.cat(rstds)
     # Of a channel without any variance the kernel gives an infinite `rstd`: its power is the right zero.
-    between, centre = torch.var_mean(mean, 0, correction=0)
-    variance = rstd.pow(-2).mean(0).add_(between)
-    return centre, variance, far(centre, torch.rsqrt(variance), native.LARGE_MEAN)
+    return torch.cat(means), torch.cat(rstds).pow(-2)
 
 
 def statistics_of_rows(x: Tensor) -> tuple[Tensor, Tensor]:
