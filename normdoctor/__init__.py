@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from normdoctor.findings import Confidence as Confidence
     from normdoctor.findings import Finding as Finding
     from normdoctor.findings import Severity as Severity
+    from normdoctor.fixing.live import fix as fix
     from normdoctor.probing.monitor import watch as watch
     from normdoctor.probing.recalibrate import recalibrate as recalibrate
     from normdoctor.report import Report as Report
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "check": "normdoctor.doctor",
     "convert": "normdoctor.rewriting.convert",
+    "fix": "normdoctor.fixing.live",
     "recalibrate": "normdoctor.probing.recalibrate",
     "watch": "normdoctor.probing.monitor",
     "Confidence": "normdoctor.findings",
@@ -47,6 +49,7 @@ __all__ = [
     "__version__",
     "check",
     "convert",
+    "fix",
     "layers",
     "recalibrate",
     "watch",

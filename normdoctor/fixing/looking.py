@@ -85,16 +85,7 @@ class Look:
 
     def saw(self, target: Target, examination: Examination, facts: Facts) -> None:
         """Keep the target, and run all rules on what was learnt of it."""
-        session = Session(_wide(self.settings))
-        session.check(facts)
-        report = session.report()
-        counts: Counter[str] = Counter()
-        for finding in report.findings:
-            counts[finding.code] += weight(finding)
-        for result in report.results:
-            if result.outcome == "error":
-                counts[f"a crash of {result.code}"] += 1
-        self.seen[facts.target] = Seen(target, examination, facts, counts)
+        self.seen[facts.target] = Seen(target, examination, facts, counts_of(facts, self.settings))
         self.workspace.files |= {self.workspace.real(file) for file in target.files}
 
     # -- what operations ask for -----------------------------------------------------------------
@@ -139,6 +130,20 @@ def _moved(found: Look, value: Any) -> Any:
         with contextlib.suppress(NormDoctorError):
             return found.load_as(value)
     return value
+
+
+def counts_of(facts: Facts, settings: Settings) -> Counter[str]:
+    """How many sites every rule reports, also those that the user did not select."""
+    session = Session(_wide(settings))
+    session.check(facts)
+    report = session.report()
+    counts: Counter[str] = Counter()
+    for finding in report.findings:
+        counts[finding.code] += weight(finding)
+    for result in report.results:
+        if result.outcome == "error":
+            counts[f"a crash of {result.code}"] += 1
+    return counts
 
 
 def weight(finding: Finding) -> int:

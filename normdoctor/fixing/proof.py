@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,7 +26,6 @@ Outputs = dict[str, dict[str, Tensor]]
 
 def problem_of(before: Look, after: Look, fixed: Sequence[Finding]) -> str:
     """Why a change does not stand; empty where it does."""
-    same = all(finding.fix is not None and finding.fix.preserving for finding in fixed)
     for problem in after.report.problems:
         if not any(problem.target == known.target for known in before.report.problems):
             return f"the model could not be examined any more: {problem.message}"
@@ -34,15 +33,20 @@ def problem_of(before: Look, after: Look, fixed: Sequence[Finding]) -> str:
         new = after.seen.get(name)
         if new is None:
             return f"`{name}` was not found any more"
-        of_target = [finding for finding in fixed if finding.target == name]
-        if reason := _said(old, new, of_target):
-            return reason
-        if same and of_target and (reason := difference(old, new, of_target)):
+        if reason := reason_between(old, new, [finding for finding in fixed if finding.target == name]):
             return reason
     return ""
 
 
-def _said(old: Seen, new: Seen, fixed: Iterable[Finding]) -> str:
+def reason_between(old: Seen, new: Seen, fixed: Sequence[Finding]) -> str:
+    """Why the fixes of these findings do not stand for one model; empty where they do."""
+    same = all(finding.fix is not None and finding.fix.preserving for finding in fixed)
+    if reason := _said(old, new, fixed):
+        return reason
+    return difference(old, new, fixed) if same and fixed else ""
+
+
+def _said(old: Seen, new: Seen, fixed: Sequence[Finding]) -> str:
     """What rules say that they did not say before, or say still."""
     if old.facts.nodes and not new.facts.nodes:
         return "the forward could not be recorded any more"

@@ -150,7 +150,7 @@ class HandwrittenNorm(Rule):
 
 def _fix(graph: Graph, found: ByHand, title: str) -> Fix:
     made = replacement(graph, found)
-    if isinstance(made, str) or found.owner is None or found.owner.origin is None:
+    if isinstance(made, str) or found.owner is None:
         return Fix(title=title)
     place = found.owner.origin
     step = Edit.build(f"torch.nn.{made.layer}", made.arguments, at=place, carries=made.carries)
