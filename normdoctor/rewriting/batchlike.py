@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from normdoctor.rewriting.built import with_tail
+from normdoctor.rewriting.calibrate import Calibration
 from normdoctor.rewriting.conversions.base import Conversion, Place, Refused
 from normdoctor.rewriting.families import BATCH_LIKE
 from normdoctor.rewriting.fold import Map, fold_in_front, maps_in_front
@@ -110,6 +111,15 @@ class FromBatch(Conversion):
     def __init__(self, num_groups: int | None = None) -> None:
         super().__init__(num_groups)
         self.folded, self.standardized, self.trained = 0, 0, 0
+
+    def begin(self, scene: Scene) -> None:
+        """Measure what the layers return, where there are data."""
+        self.calibration = Calibration(scene, scene.candidates) if scene.data is not None else None
+
+    def finish(self, places: list[Place], scene: Scene) -> None:
+        """Calibrate."""
+        if self.calibration is not None and places:
+            scene.notes.append(self.calibration.apply({place.path: place.module for place in places}))
 
     def build(self, place: Place, standardized: bool) -> nn.Module:
         """The new layer; `standardized` one that takes running statistics."""

@@ -21,7 +21,7 @@ from normdoctor.rewriting.ledger import reconcile
 from normdoctor.rewriting.listing import calls_elsewhere
 from normdoctor.rewriting.result import ConvertResult, Refusal, Replacement, Verdict
 from normdoctor.rewriting.scene import Scene
-from normdoctor.rewriting.surgery import carry_over, note_origin, tensors_of
+from normdoctor.rewriting.surgery import carry_over, note_origin, origin_of, tensors_of
 from normdoctor.rewriting.verify import Difference, Outputs, compare, compare_layers, run, unequal
 from normdoctor.rewriting.where import Predicate, Where, predicate
 from normdoctor.tracing.inputs import as_example, to_device
@@ -89,6 +89,7 @@ class _Work:
     def __init__(self, scene: Scene, conversion: Conversion, chosen: Predicate, verify: bool) -> None:
         self.scene, self.conversion, self.chosen, self.verify = scene, conversion, chosen, verify
         self.model = scene.model
+        self.registered = {id(one) for one in scene.model.modules()}
         self.refused: list[Refusal] = []
         self.replaced: list[Replacement] = []
 
@@ -99,8 +100,8 @@ class _Work:
         names = tensors_of(self.model)
         keys = list(self.model.state_dict())
         parameters = dict(self.model.named_parameters())
-        layers = {path: module for path, module, _ in found}
-        before = self._outputs(layers)
+        self.scene.candidates = {path: module for path, module, _ in found}
+        before = self._outputs(self.scene.candidates)
         self.conversion.begin(self.scene)
         places = self._convert(found)
         self.conversion.finish(places, self.scene)
@@ -135,10 +136,13 @@ class _Work:
             assert family is not None
             said = repr(module)
             try:
+                self._demand_reached(module)
                 place = Place(path, module, identify(module, family, shapes), shapes)
                 scene.places.append(place)
                 new = conversion.replacement(place, scene)
-                carry_over(module, new, conversion.own_state)
+                origin = origin_of(module)
+                added = origin.added if origin is not None else frozenset()
+                carry_over(module, new, conversion.own_state | added)
                 if conversion.leads_back:
                     note_origin(module, new)
                 scene.journal.become(module, new)
@@ -148,6 +152,11 @@ class _Work:
             done.append(place)
             self.replaced.append(Replacement(path, said, repr(module), aliases))
         return done
+
+    def _demand_reached(self, module: nn.Module) -> None:
+        """Refuse, where eval mode counts, a layer that the model does not know as its own."""
+        if self.conversion.exact == {"eval"} and module.training and id(module) not in self.registered:
+            raise Refused("it stands in a plain container, where eval() does not reach it")
 
     def _outputs(self, layers: dict[str, nn.Module], *, again: bool = False) -> Outputs:
         """What the model returns; nothing where it cannot be run here."""

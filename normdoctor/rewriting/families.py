@@ -18,8 +18,9 @@ from normdoctor import layers
 from normdoctor.layers.batchnorm import _BatchNorm as _OwnBatchNorm
 from normdoctor.layers.instancenorm import _InstanceNorm as _OwnInstanceNorm
 from normdoctor.probing.sandbox import undisturbed
+from normdoctor.rewriting.built import Tail
 from normdoctor.rewriting.conversions.base import Refused
-from normdoctor.rewriting.surgery import HOOKS, origin_of
+from normdoctor.rewriting.surgery import HOOKS
 
 #: Family to the classes that it starts from, the special ones first; own layers derive from torch's.
 _BASES: tuple[tuple[str, tuple[type[nn.Module], ...]], ...] = (
@@ -85,12 +86,13 @@ def identify(module: nn.Module, family: str, shapes: tuple[tuple[int, ...], ...]
         raise Refused(f"{kind.__name__} has a forward of its own, which would be lost")
     if any(type(value).__name__ == "DTensor" for value in module._parameters.values()):
         raise Refused("its parameters are sharded: convert before the model is sharded")
+    if isinstance(module, Tail):
+        return Kind(family, module._tail)
     if kind.forward in _PLAIN:
-        origin = origin_of(module)
         own = _own_names(kind)
-        if own and origin is None:
+        if own:
             raise Refused(f"{kind.__name__} has `{sorted(own)[0]}` of its own, which would be lost")
-        return Kind(family, tuple(getattr(module, "_tail", ())))
+        return Kind(family)
     found = _by_numbers(module, family, shapes)
     if found is None:
         raise Refused(f"{kind.__name__} has a forward of its own, which would be lost")

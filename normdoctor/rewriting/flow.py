@@ -88,9 +88,32 @@ class Flow:
         return found
 
     def calls(self, module: nn.Module) -> list[Node]:
-        """The calls that are this norm: of the leaf itself, or of torch's functions in its forward."""
+        """The calls that are this norm: of the leaf, or in its forward the one that reads the input."""
         found = self._of_scope.get(self.path(module), [])
-        return [node for node in found if node.module is not None or node.role == "norm"]
+        norms = [node for node in found if node.module is not None or node.role == "norm"]
+        if norms:
+            return norms
+        entries: dict[int, Node] = {}
+        inner = {node.index for node in found}
+        for node in found:
+            if any(source not in inner for source in node.inputs):
+                if node.call in entries:
+                    raise Refused("its forward reads its input more than once")
+                entries[node.call] = node
+        return list(entries.values())
+
+    def exit(self, module: nn.Module, call: Node) -> Node:
+        """What holds the result of a call of a norm."""
+        if call.module is not None or call.role == "norm":
+            return call
+        return [one for one in self._of_scope[self.path(module)] if one.call == call.call][-1]
+
+    def take_out(self, module: nn.Module) -> None:
+        """From now on the calls of a norm hand on what they get."""
+        calls = self.calls(module)
+        for call in calls:
+            plain = call.module is not None or call.role == "norm"
+            self.gone |= {call.index} if plain else {one.index for one in self._of_scope[self.path(module)]}
 
     def shapes(self, module: nn.Module) -> tuple[tuple[int, ...], ...]:
         """The shape of the first argument of each execution."""
@@ -146,6 +169,8 @@ class Flow:
 
     def owner(self, node: Node) -> Owner:
         """The layer whose weight a convolution or linear map uses; raises `Refused` for anything else."""
+        if node.role == "input":
+            raise Refused("its input comes from outside the model")
         if node.role != "linear":
             raise Refused(f"it is next to {told(node)}, which is no convolution or linear layer")
         if node.module is not None:

@@ -64,15 +64,16 @@ def maps_in_front(flow: Flow, calls: list[Node]) -> list[Map]:
     return list(found.values())
 
 
-def maps_behind(flow: Flow, calls: list[Node], shifts: bool) -> list[Map]:
+def maps_behind(flow: Flow, ends: list[Node], shifts: bool) -> list[Map]:
     """The linear maps that read the output of each call of a norm, and nothing else does.
 
-    With `shifts`, a convolution that pads with zeros is refused: at the border it would see another shift.
+    `ends` hold the outputs. With `shifts`, a convolution that pads with zeros is refused: at the border it
+    would see another shift.
     """
     found: dict[str, Map] = {}
     seen: dict[str, set[int]] = {}
-    for call in calls:
-        for node, chain in flow.consumers(call):
+    for end in ends:
+        for node, chain in flow.consumers(end):
             owner = flow.owner(node)
             _demand_changeable(owner, flow)
             if not isinstance(owner.module, _LAYERS) and not owner.direct:
@@ -82,7 +83,7 @@ def maps_behind(flow: Flow, calls: list[Node], shifts: bool) -> list[Map]:
             if shifts and (pad := _zero_padding(node, owner)):
                 raise Refused(f"`{owner.path}` {pad}, where the shift cannot be folded")
             axis = _in_axis(node)
-            spread = flow.spread(call, chain, 1)
+            spread = flow.spread(end, chain, 1)
             found[owner.path] = _same(found, Map(owner, _from(spread, axis)))
             seen.setdefault(owner.path, set()).add(node.index)
     for path, one in found.items():

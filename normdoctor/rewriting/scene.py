@@ -20,7 +20,8 @@ class Scene:
     Attributes:
         model: The model that is changed.
         example: The inputs, given or inferred; None where there are none.
-        places: The layers that were chosen.
+        candidates: The layers that were chosen, by path.
+        places: Those of them that are known for what they are.
         data: What the user gave to calibrate with.
         journal: Where changes are made.
         heirs: Id of a new parameter to the old one beside which, or in whose place, it is trained.
@@ -34,6 +35,7 @@ class Scene:
         self.example = example
         self.inferred = inferred
         self.data = data
+        self.candidates: dict[str, nn.Module] = {}
         self.places: list[Place] = []
         self.journal = Journal()
         self.heirs: dict[int, Heir] = {}

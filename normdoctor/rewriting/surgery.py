@@ -25,6 +25,8 @@ class Origin:
     parameters: dict[str, nn.Parameter | None]
     buffers: dict[str, Tensor | None]
     passing: frozenset[str]
+    added: frozenset[str]
+    """Attributes that only the new layer has: they go when it becomes the old one again."""
 
 
 def origin_of(module: nn.Module) -> Origin | None:
@@ -42,6 +44,7 @@ def note_origin(old: nn.Module, new: nn.Module) -> None:
         dict(old._parameters),
         dict(old._buffers),
         frozenset(old._non_persistent_buffers_set),
+        frozenset(set(vars(new)) - set(vars(old))),
     )
 
 

@@ -72,7 +72,7 @@ class BatchToNone(Conversion):
                     where = f"{one.owner.path}." if one.owner.path else ""
                     scene.moved[f"{place.path}.bias" if place.path else "bias"] = f"{where}bias"
                 _join(made, old, one, scene)
-        flow.gone.update(call.index for call in calls)
+        flow.take_out(old)
         return _rest(old, place.kind.tail)
 
 
@@ -82,7 +82,8 @@ def _demand_plain(old: nn.Module, calls: list[Node], flow: Flow) -> None:
     if all_hooks(old, "forward_pre", "backward", "backward_pre"):
         raise Refused("hooks of its own see its input or its gradient")
     path = flow.path(old)
-    if any(node.scope == path and node.role == "add" for node in flow.nodes):
+    plain = all(call.role == "norm" for call in calls)
+    if plain and any(node.scope == path and node.role == "add" for node in flow.nodes):
         raise Refused("it adds a residual")
 
 
@@ -103,7 +104,8 @@ def _behind(old: Any, calls: list[Node], flow: Flow, shift: Tensor, tail: tuple[
     if all_hooks(old, "forward"):
         raise Refused("behind, forward hooks see its output")
     try:
-        return maps_behind(flow, calls, bool(torch.any(shift != 0)))
+        ends = [flow.exit(old, call) for call in calls]
+        return maps_behind(flow, ends, bool(torch.any(shift != 0)))
     except Refused as reason:
         raise Refused(f"behind, {reason}") from None
 
