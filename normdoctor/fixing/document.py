@@ -194,9 +194,14 @@ class Document:
                 return alias + full[len(known) :], ()
         home, _, last = full.rpartition(".")
         package, _, leaf = home.rpartition(".")
-        if package:
+        if package and leaf not in self._used:
             return f"{leaf}.{last}", (self.import_line(f"from {package} import {leaf}"),)
         return full, (self.import_line(f"import {home}"),)
+
+    @cached_property
+    def _used(self) -> frozenset[str]:
+        """Every name in the file: an import must not take one of them."""
+        return frozenset(node.value for node in self.all(cst.Name))
 
     @cached_property
     def _aliases(self) -> dict[str, str]:

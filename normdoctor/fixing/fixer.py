@@ -100,7 +100,7 @@ class _Fixer:
         self, specs: tuple[str, ...], settings: Settings, unsafe: bool, wanted: Callable[[str], bool]
     ) -> None:
         self.specs, self.settings, self.unsafe, self.wanted = specs, settings, unsafe, wanted
-        self.workspace = Workspace(roots_of(settings.root, _files(specs)))
+        self.workspace = Workspace(roots_of(settings.root, named_files(specs)))
         self.fixed: list[Fixed] = []
         self.unfixed: dict[Key, Unfixed] = {}
 
@@ -220,7 +220,7 @@ def _key(finding: Finding) -> Key:
     return finding.code, finding.target, finding.modules, finding.message
 
 
-def _files(specs: Sequence[str]) -> list[Path]:
+def named_files(specs: Sequence[str]) -> list[Path]:
     """The files that target strings name."""
     found = []
     for spec in specs:

@@ -91,6 +91,32 @@ def difference(old: Seen, new: Seen, fixed: Sequence[Finding]) -> str:
     return reason
 
 
+def measured(before: Look, after: Look) -> dict[str, float]:
+    """How far the outputs moved, relative to their size, by mode; with the old state where names agree."""
+    found: dict[str, float] = {}
+    for name, old in before.seen.items():
+        new = after.seen.get(name)
+        recording = old.examination.recording
+        other = new.examination.recording if new is not None else None
+        if new is None or recording is None or other is None:
+            continue
+        try:
+            model, changed = copy.deepcopy(recording.model), copy.deepcopy(other.model)
+            with old.target.active():
+                first = _run(model, recording.example, (), ())
+            _hand_over(inventory(model), inventory(changed), (), (), 0, lenient=True)
+            with new.target.active():
+                second = _run(changed, recording.example, (), ())
+        except Exception:  # a model that cannot be copied is not compared
+            continue
+        for mode, outputs in first.items():
+            pairs = [(a, second[mode][key]) for key, a in outputs.items() if key in second[mode]]
+            gap = sum(float((a - b).double().norm() ** 2) for a, b in pairs if a.is_floating_point())
+            size = sum(float(a.double().norm() ** 2) for a, _ in pairs if a.is_floating_point())
+            found[mode] = max(found.get(mode, 0.0), (gap / size) ** 0.5 if size else 0.0)
+    return found
+
+
 def _compared(
     model: nn.Module,
     changed: nn.Module,
@@ -203,13 +229,16 @@ def _hand_over(
     absorbed: Sequence[tuple[str, ...]],
     carried: Sequence[tuple[str, str]],
     choice: int,
+    *,
+    lenient: bool = False,
 ) -> str:
-    """Give the changed model the state of the old one; says what has no counterpart."""
+    """Give the changed model the state of the old one; says what has no counterpart, unless `lenient`."""
     known = {_plain(name): entry.tensor for name, entry in old.tensors.items()}
     known |= {_plain(alias): entry.tensor for entry in old.tensors.values() for alias in entry.aliases}
     known |= {new_name: known[_plain(name)] for name, new_name in carried if _plain(name) in known}
     counted = (name for name in new.tensors if not name.endswith("num_batches_tracked"))
-    if missing := [name for name in counted if _plain(name) not in known]:
+    missing = [name for name in counted if _plain(name) not in known]
+    if missing and not lenient:
         return f"the changed model has a tensor that the old one lacks: {missing[0]}"
     with torch.no_grad():
         for name, entry in new.tensors.items():
@@ -217,6 +246,8 @@ def _hand_over(
             if value is None:
                 continue
             if value.numel() != entry.tensor.numel():
+                if lenient:
+                    continue
                 return f"`{name}` has another shape"
             entry.tensor.data.copy_(value.reshape(entry.tensor.shape))
         for gone, *takers in absorbed:

@@ -98,3 +98,8 @@ def _painted(line: str, style: Style) -> str:
         return style.paint(line, "bold")
     look = {"+": "green", "-": "red", "@": "cyan"}.get(line[0])
     return style.paint(line, look) if look else line
+
+
+def files(changes: Mapping[Path, object]) -> list[str]:
+    """The names of changed files."""
+    return [shown_path(str(path)) for path in sorted(changes)]
