@@ -7,8 +7,11 @@ them, and restores them, so that a recording leaves no trace.
 
 from __future__ import annotations
 
+import random
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -153,17 +156,35 @@ def _written(tensor: torch.Tensor) -> bool:
         return False
 
 
+def generator_restorer(value: Any) -> Callable[[], object] | None:
+    """What puts a random generator that a model holds back to the state that it has now.
+
+    None where `value` is no generator of torch, numpy or Python.
+    """
+    if isinstance(value, torch.Generator):
+        return partial(value.set_state, value.get_state())
+    if isinstance(value, random.Random) and not isinstance(value, random.SystemRandom):
+        return partial(value.setstate, value.getstate())
+    numpy: Any = sys.modules.get("numpy.random")
+    if numpy is not None and isinstance(value, numpy.RandomState):
+        return partial(value.set_state, value.get_state(legacy=False))
+    if numpy is not None and isinstance(value, numpy.Generator):
+        return partial(setattr, value.bit_generator, "state", value.bit_generator.state)
+    return None
+
+
 class Snapshot:
     """The attributes of every module at one moment, to be restored bit for bit.
 
     Tensors are not copied: what could change them in place must be kept away from them (see
-    `normdoctor.tracing.carrier`).
+    `normdoctor.tracing.carrier`). Random generators among the attributes are put back to their states.
     """
 
     def __init__(self, modules: list[nn.Module]) -> None:
         self._dicts: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
         self._lists: list[tuple[list[Any], list[Any]]] = []
         self._classes = [(module, type(module)) for module in modules]
+        self._generators: list[Callable[[], object]] = []
         seen: set[int] = set()
         for module in modules:
             self._note(module.__dict__, 0, seen)
@@ -175,14 +196,14 @@ class Snapshot:
             seen.add(id(value))
             self._dicts.append((value, dict(value)))
             for item in value.values():
-                if isinstance(item, dict | list):
-                    self._note(item, depth + 1, seen)
+                self._note(item, depth + 1, seen)
         elif type(value) is list:
             seen.add(id(value))
             self._lists.append((value, list(value)))
             for item in value:
-                if isinstance(item, dict | list):
-                    self._note(item, depth + 1, seen)
+                self._note(item, depth + 1, seen)
+        elif (restorer := generator_restorer(value)) is not None:
+            self._generators.append(restorer)
 
     def map_tensors(self, convert: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Replace every tensor in the noted containers by what `convert` makes of it."""
@@ -211,6 +232,8 @@ class Snapshot:
         for items, kept in self._lists:
             if len(items) != len(kept) or any(a is not b for a, b in zip(items, kept, strict=True)):
                 items[:] = kept
+        for restorer in self._generators:
+            restorer()
 
 
 def _mapped_tuple(value: tuple[Any, ...], convert: Callable[[torch.Tensor], torch.Tensor]) -> tuple[Any, ...]:

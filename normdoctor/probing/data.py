@@ -109,6 +109,8 @@ class Feed:
         except (Exception, SystemExit) as error:  # the user's code
             raise UsageError(f"batch_to_inputs raised {brief(error)} on {place}") from error
         if isinstance(made, Mapping):
+            if odd := [key for key in made if not isinstance(key, str)]:
+                raise UsageError(f"batch_to_inputs returned a dict with the key {odd[0]!r}: expected names")
             return (), dict(made)
         if isinstance(made, list | tuple):
             return tuple(made), {}
@@ -163,7 +165,10 @@ def batches(data: Any, name: str = "the data") -> Iterable[Any]:
     if not isinstance(data, str | bytes | nn.Module) and isinstance(data, Iterable):
         return data
     if callable(data) and not isinstance(data, nn.Module):
-        return batches(_made(data, name), f"what {name} returned")
+        made, told = _made(data, name), f"what {name} returned"
+        if not callable(made) or isinstance(made, Iterable | nn.Module):
+            return batches(made, told)
+        data, name = made, told
     raise UsageError(f"expected batches of data, found {name} to be {kind_of(data)}", hint=HINT)
 
 
@@ -206,7 +211,8 @@ def _like(value: Any, found: dict[Any, Any]) -> Any:
 
 
 def _by_name(batch: Mapping[Any, Any], takes: Signature, place: str) -> Arguments:
-    chosen = {name: value for name, value in batch.items() if takes.any_name or name in takes.names}
+    named = {name: value for name, value in batch.items() if isinstance(name, str)}
+    chosen = {name: value for name, value in named.items() if takes.any_name or name in takes.names}
     if all(name in batch for name in takes.required) and chosen:
         return (), chosen
     if len(takes.required) <= 1 and not any(name in takes.names for name in batch):

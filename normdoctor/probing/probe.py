@@ -106,7 +106,7 @@ def probe(
     observer = Observer(inner, planned() if collectors is None else collectors)
 
     def work() -> Tally:
-        _demand_values(inner, device)
+        demand_values(inner, device)
         return _observed(observer, feed, device, training, on_batch, kept)
 
     tally = ranks.together(work) if all_ranks else work()
@@ -207,7 +207,7 @@ def _numbers(tensor: Tensor) -> Tensor:
     return ~torch.isnan(tensor)
 
 
-def _demand_values(model: nn.Module, device: torch.device | None) -> None:
+def demand_values(model: nn.Module, device: torch.device | None) -> None:
     """Raise UsageError where nothing can be computed: on the meta device."""
     if device is not None and device.type == "meta":
         raise UsageError(

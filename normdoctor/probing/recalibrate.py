@@ -15,7 +15,7 @@ from normdoctor.loading.wrappers import unwrapped
 from normdoctor.probing.batchmode import BatchMode
 from normdoctor.probing.data import Feed
 from normdoctor.probing.normstats import NormCall
-from normdoctor.probing.probe import feed_model
+from normdoctor.probing.probe import demand_values, feed_model
 from normdoctor.probing.sandbox import sandbox
 
 
@@ -61,6 +61,12 @@ def recalibrate(
     if batch_to_inputs is not None and not callable(batch_to_inputs):
         raise UsageError(f"batch_to_inputs is {kind_of(batch_to_inputs)}: expected a function of a batch")
     inner = unwrapped(model)
+    if isinstance(inner, torch.jit.ScriptModule):
+        raise UsageError(
+            "a ScriptModule runs without Python, so what its norms are given cannot be seen",
+            hint="Recalibrate the module that it was made of, and script it then.",
+        )
+    demand_values(inner, None)
     feed = Feed(data, limit=batches, to_inputs=batch_to_inputs)
     if layerwise and iter(feed.data) is feed.data:
         raise UsageError("layerwise=True reads the data more than once, and an iterator gives them once")

@@ -16,6 +16,7 @@ from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.nn.parameter import is_lazy
 
 from normdoctor.errors import TraceError
+from normdoctor.loading.state import generator_restorer
 
 #: How far objects that are neither modules nor containers are followed for state.
 OBJECT_DEPTH = 3
@@ -44,7 +45,8 @@ def sandbox(model: nn.Module) -> Iterator[None]:
 
     That is: values, versions, gradients and flags of parameters, buffers and plain tensor attributes; the
     attributes of each module, so its mode, hooks, children and caches in lists, dicts, sets or objects;
-    the random generators of torch, CUDA, numpy and Python; gradient mode, default dtype and backend flags.
+    the random generators of torch, CUDA, numpy and Python, also those that the model holds; gradient mode,
+    default dtype and backend flags.
     Values are kept as copies, so the model's memory is needed once more.
     """
     state = _State(model)
@@ -70,7 +72,7 @@ class _State:
 
     def __init__(self, model: nn.Module) -> None:
         self.seen: dict[int, Any] = {}
-        self.restorers: list[Callable[[], None]] = []
+        self.restorers: list[Callable[[], object]] = []
         pending: deque[tuple[Any, int]] = deque([(model, 0)])
         while pending:
             value, depth = pending.popleft()
@@ -88,6 +90,8 @@ class _State:
         if isinstance(value, Tensor):
             self.restorers.append(_save_tensor(value))
             return [(value.grad, depth)] if value.is_leaf and value.grad is not None else []
+        if isinstance(value, torch.jit.ScriptModule):
+            return self._save_attributes(value, 0) + self._save_scripted(value)
         if isinstance(value, nn.Module):
             return self._save_attributes(value, 0)
         if isinstance(value, dict):
@@ -104,8 +108,26 @@ class _State:
             return []
         if isinstance(value, tuple):
             return [(item, depth) for item in value]
+        if (restorer := generator_restorer(value)) is not None:
+            self.restorers.append(restorer)
+            return []
         plain = isinstance(value, type | FunctionType | ModuleType) or not hasattr(value, "__dict__")
         return [] if plain or depth >= OBJECT_DEPTH else self._save_attributes(value, depth + 1)
+
+    def _save_scripted(self, module: torch.jit.ScriptModule) -> list[tuple[Any, int]]:
+        """What TorchScript keeps outside of Python: tensors, the mode, numbers and lists."""
+        kind = getattr(module, "_concrete_type", None)  # a loaded module has none
+        names = dict.fromkeys([*module._parameters.keys(), *module._buffers.keys(), "training"])
+        names |= dict.fromkeys(kind.get_attributes() if kind is not None else ())
+        held = {name: getattr(module, name) for name in names if hasattr(module, name)}
+
+        def restore() -> None:
+            for name, value in held.items():
+                if getattr(module, name) is not value:
+                    setattr(module, name, value)
+
+        self.restorers.append(restore)
+        return [(item, 0) for item in held.values()] + [(child, 0) for child in module.children()]
 
     def _save_attributes(self, owner: Any, depth: int) -> list[tuple[Any, int]]:
         attributes, saved, kind = vars(owner), dict(vars(owner)), type(owner)

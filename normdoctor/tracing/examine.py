@@ -91,7 +91,7 @@ def examine(target: Target, request: Request) -> Examination:
             target=target.name,
             modules=module_facts(parts, origins, {}, {}, request.roles),
             parameters=parameter_facts(parts),
-            training=target.model.training,
+            training=getattr(target.model, "training", False),
             notes=tuple(notes),
         )
     if "weights" in request.requirements:

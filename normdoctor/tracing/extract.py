@@ -281,7 +281,7 @@ def module_facts(
                 base=roles.base_of(kind),
                 role=role,
                 leaf=is_leaf_type(kind),
-                training=module.training,
+                training=getattr(module, "training", False),  # a frozen ScriptModule has no mode
                 registered=not container,
                 container=container,
                 calls=calls.get(path, 0),

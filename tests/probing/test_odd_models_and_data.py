@@ -1,0 +1,123 @@
+"""Odd models, data and loops: nothing is changed, and one clear error says what is wrong."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import normdoctor
+from normdoctor.errors import UsageError
+
+
+class Counting(nn.Module):
+    """Changes, when it is scripted, what TorchScript keeps outside of Python."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+        self.seen = torch.zeros(2)
+        self.count = 0
+        self.sizes = [1]
+        self.register_buffer("moving", torch.zeros(2))
+
+    def forward(self, x):
+        self.count += 1
+        self.sizes.append(2)
+        self.seen = self.seen + 1
+        self.moving = self.moving + 1
+        return self.norm(x)
+
+
+def scripted_state(model):
+    attributes = [getattr(model, name, None) for name in ("count", "sizes", "seen", "moving")]
+    modes = [getattr(module, "training", None) for module in model.modules()]
+    return repr((modes, attributes, list(model.named_parameters()), list(model.named_buffers())))
+
+
+SCRIPTED = {
+    "scripted": lambda: torch.jit.script(Counting()),
+    "a part": lambda: nn.Sequential(nn.Linear(3, 3), torch.jit.script(Counting())),
+    "frozen": lambda: torch.jit.freeze(torch.jit.script(nn.Sequential(nn.Linear(3, 3)).eval())),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("kind", SCRIPTED)
+def test_scripted_modules_are_left_as_they_were(kind):
+    model = SCRIPTED[kind]()
+    before = scripted_state(model)
+    report = normdoctor.check(model, torch.randn(4, 3), data=[torch.randn(4, 3)] * 3)
+    assert not report.problems
+    assert scripted_state(model) == before
+    if kind != "a part":
+        with pytest.raises(UsageError, match="a ScriptModule runs without Python"):
+            normdoctor.recalibrate(model, [torch.randn(4, 3)])
+
+
+class Drawing(nn.Module):
+    """Draws from generators of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.torch = torch.Generator().manual_seed(5)
+        self.others = [random.Random(3), {"new": np.random.default_rng(2), "old": np.random.RandomState(1)}]
+
+    def forward(self, x):
+        python, numpy = self.others
+        drawn = torch.rand((), generator=self.torch) + numpy["new"].random() + numpy["old"].rand()
+        return self.linear(x) * drawn * python.random()
+
+    def states(self):
+        python, numpy = self.others
+        held = numpy["new"].bit_generator.state, numpy["old"].get_state(legacy=False)
+        return self.torch.get_state().tolist(), python.getstate(), repr(held)
+
+
+@pytest.mark.parametrize("given", [{}, {"data": [torch.randn(4, 3)] * 2}])
+def test_generators_of_the_model_are_put_back(given):
+    model = Drawing()
+    before = model.states()
+    assert not normdoctor.check(model, torch.randn(4, 3), **given).problems
+    assert model.states() == before
+    model(torch.randn(4, 3))
+    assert model.states() != before
+
+
+def endless():
+    return endless
+
+
+class AnyName(nn.Linear):
+    def forward(self, **batch):
+        return super().forward(batch["x"])
+
+
+X = torch.randn(4, 3)
+REFUSED = {
+    "a factory of itself": (nn.Linear(3, 2), {"data": endless}, "found what the data returned to be a func"),
+    "keys that are no names": (
+        nn.Linear(3, 2),
+        {"data": [X], "batch_to_inputs": lambda batch: {0: batch}},
+        "a dict with the key 0: expected names",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_data_that_cannot_be_used(kind):
+    model, given, words = REFUSED[kind]
+    with pytest.raises(UsageError, match=words):
+        normdoctor.check(model, **given)
+
+
+def test_keys_that_are_no_names_are_left_out():
+    report = normdoctor.check(AnyName(3, 2), data=[{"x": X, 7: X}])
+    assert not report.problems
+
+
+def test_recalibration_on_meta_says_so():
+    with pytest.raises(UsageError, match="is on the meta device"):
+        normdoctor.recalibrate(nn.Sequential(nn.BatchNorm1d(3)).to("meta"), [X])
