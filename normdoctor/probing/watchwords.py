@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import torch
@@ -62,7 +63,7 @@ def _check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None
 
 def check_loss(loss: Any) -> Tensor | float | None:
     """A loss that `step` is given, as a tensor or a plain number; None for one on meta, without a value."""
-    if isinstance(loss, bool) or not isinstance(loss, Tensor | float | int):
+    if isinstance(loss, bool) or not isinstance(loss, Tensor | Real):  # numpy's numbers are real ones too
         hint = "Pass the tensor of one number that backward() was called on, or loss.item()."
         raise UsageError(f"loss is {kind_of(loss)}: expected a tensor or a number", hint=hint)
     if not isinstance(loss, Tensor):

@@ -172,10 +172,12 @@ def _recorded(target: Target, request: Request, device: torch.device | None, not
     given = _given(request, device)
     if given is not None:
         return _in_some_mode(target, _named(given, target), loss, notes)
+    known: TraceError | None = None
     if target.inputs is not None:
         try:
             recording = _in_some_mode(target, _named(target.inputs, target), loss, notes)
         except TraceError as error:
+            known = error
             first = target.inputs.source == "data"
             what = "first batch does" if first else f"{target.inputs.source} inputs do"
             notes.append(f"the {what} not run ({error.message}); other inputs were tried")
@@ -186,12 +188,13 @@ def _recorded(target: Target, request: Request, device: torch.device | None, not
     try:
         recording = infer(target.model, loss=loss)
     except TraceError as first:
+        failed = known or first  # what is said of inputs that were known counts, not what guesses did
         if not target.model.training:
-            raise
+            raise failed from None
         try:
             recording = infer(target.model, loss=loss, training=False)
         except TraceError:
-            raise first from None
+            raise failed from None
         notes.append("recorded in eval mode: the forward does not run in train mode")
     told = recording.example.note or describe_inputs(recording.example)
     notes.append(f"inputs inferred: {told} (give others with --input or inputs=)")

@@ -121,3 +121,35 @@ def test_keys_that_are_no_names_are_left_out():
 def test_recalibration_on_meta_says_so():
     with pytest.raises(UsageError, match="is on the meta device"):
         normdoctor.recalibrate(nn.Sequential(nn.BatchNorm1d(3)).to("meta"), [X])
+
+
+class Growing(nn.Module):
+    """Cannot be recorded: its layers fit the sizes of the batches that it is given, and it grows."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(37, 3)
+
+    def forward(self, x):
+        if x.is_meta or len(x) != 5:
+            raise ValueError("five samples, and no others")
+        return self.linear(x.flatten(1))
+
+
+def test_the_reason_of_a_recording_that_failed_is_that_of_the_inputs_that_were_known():
+    model = Growing()
+    with normdoctor.watch(model, every=1, on_finding="ignore") as w:
+        model(torch.randn(5, 37)).sum().backward()
+        w.step()
+    (note,) = [note for note in w.report().targets[0].notes if "not recorded" in note]
+    assert "five samples" in note
+    assert "no inputs were given" not in note
+
+
+@pytest.mark.parametrize("loss", [np.float32(2.0), np.float64(2.0), np.int64(2), 2, 2.0, torch.tensor(2)])
+def test_losses_that_are_numbers(loss):
+    model = nn.Linear(3, 2)
+    with normdoctor.watch(model, every=1, on_finding="ignore") as w:
+        model(X).sum().backward()
+        w.step(loss)
+    assert w.history()["losses"]["loss"]["value"] == [(0, 2.0)]
