@@ -33,6 +33,8 @@ class Reporter:
     outputs: tuple[Output, ...]
     style: Style
     statistics: bool = False
+    unsafe: bool = False
+    """Unsafe fixes are offered like safe ones."""
 
     @property
     def on_result(self) -> Callable[[RuleResult], None] | None:
@@ -67,7 +69,11 @@ class Reporter:
                 click.echo(self.style.clean(remark), err=True)
             examined = bool(report.results or report.targets)
             if self._spoken and (examined or not report.problems):
-                offered = [offer(report.findings)] if any(one.file is None for one in self.outputs) else []
+                offered = (
+                    [offer(report.findings, unsafe=self.unsafe)]
+                    if any(one.file is None for one in self.outputs)
+                    else []
+                )
                 for line in said if said is not None else filter(None, offered):
                     self._print(line)
                 self._print(last_line(report, seconds, self.style))

@@ -19,7 +19,7 @@ def argument_of(call: cst.Call, name: str, known: Parameters | None) -> tuple[in
     if known is None or name not in known.names:
         return None
     wanted = known.names.index(name)
-    if any(arg.star for arg in call.args[: wanted + 1]):
+    if any(arg.star == "*" for arg in call.args[: wanted + 1]):
         raise Refused(f"`{name}` may be hidden in a starred argument")
     if wanted < len(call.args) and call.args[wanted].keyword is None:
         return wanted, call.args[wanted]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -76,8 +77,8 @@ class Look:
         moved = self.copy.of(path)
         if moved == path:
             return spec
-        rest = spec[spec.index(path.name) + len(path.name) :] if parsed.file else ""
-        return f"{moved}{rest}"
+        rest = re.match(r".*?\.py(?=:|$)(.*)", spec, re.DOTALL) if parsed.file else None
+        return f"{moved}{rest[1] if rest else ''}"
 
     def named(self, name: str) -> str:
         """The name that the target has outside of the copy."""

@@ -32,7 +32,7 @@ def problem_of(before: Look, after: Look, fixed: Sequence[Finding]) -> str:
     for name, old in before.seen.items():
         new = after.seen.get(name)
         if new is None:
-            return f"`{name}` was not found any more"
+            return f"the changed source does not build `{name}` any more"
         if reason := reason_between(old, new, [finding for finding in fixed if finding.target == name]):
             return reason
     return ""

@@ -153,11 +153,13 @@ def _mirror(root: Path, place: Path, wanted: Iterable[Path], changed: dict[Path,
             path = folder / entry.name
             if path in folders or entry.name == "__pycache__":
                 continue
-            if entry.name.endswith(".py") and entry.is_file():
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):
+                real = path.resolve() if entry.is_symlink() else path
+                if real != path and real.parent in folders:
+                    os.symlink(place / real.relative_to(root), here / entry.name)
+                elif entry.name.endswith(".py") and entry.is_file():
                     shutil.copyfile(path, here / entry.name)
-            else:
-                with contextlib.suppress(OSError):
+                else:
                     os.symlink(path, here / entry.name)
     for file, data in changed.items():
         if file.is_relative_to(root):

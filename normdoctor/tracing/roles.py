@@ -289,8 +289,8 @@ def module_config(module: nn.Module) -> dict[str, Any]:
 _MISSING = object()
 
 
-#: numpy's words for arguments, which torch takes too.
-_NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "axis0": "dim0", "axis1": "dim1"}
+#: numpy's words for arguments, which torch takes too, and what `torch.dropout` calls its mode.
+_OTHER_NAMES = {"axis": "dim", "keepdims": "keepdim", "axis0": "dim0", "axis1": "dim1", "train": "training"}
 
 
 def plain(value: Any) -> Any:
@@ -316,4 +316,4 @@ def bind(kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[t
         args = args[:last]
     yield from zip(names, args, strict=False)
     for name, value in kwargs.items():
-        yield _NUMPY_NAMES.get(name, name), value
+        yield _OTHER_NAMES.get(name, name), value

@@ -35,7 +35,10 @@ class TestSafe:
         assert result.model[0].bias is None
         assert model[0].bias is not None  # the model itself is as it was
         torch.testing.assert_close(result.model.eval()(x), model.eval()(x), rtol=1e-4, atol=1e-5)
-        assert [(one.code, "unsafe" in reason) for one, reason in result.unfixed] == [("ND201", True), ("ND209", False)]
+        assert [(one.code, "unsafe" in reason) for one, reason in result.unfixed] == [
+            ("ND201", True),
+            ("ND209", False),
+        ]
 
     def test_in_place_keeps_the_objects(self):
         model, x = trained(conv_net(), 8, 3, 8, 8), torch.randn(4, 3, 8, 8)

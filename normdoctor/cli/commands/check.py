@@ -114,7 +114,7 @@ def command(
     facts = {"--save-facts": settings.save_facts}
     read = {"--baseline": settings.baseline, "--weights": settings.weights}
     keep_apart(reports | facts, read | {"--from-facts": settings.from_facts})
-    reporter = Reporter(made, style, statistics)
+    reporter = Reporter(made, style, statistics, fixes.unsafe_fixes)
     if fixes.active:
         _fix(specs, settings, fixes, reporter, started)
     report = _check(specs, targets, settings, reporter)
