@@ -69,8 +69,10 @@ def digits(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.T
     return images[:1300], labels[:1300], images[1300:], labels[1300:]
 
 
-def train(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, steps: int, rate: float) -> None:
-    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
+def train(
+    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, steps: int, rate: float, decay: float
+) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=decay)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     model.train()
     for _ in range(steps):
@@ -103,19 +105,18 @@ def run(seed: int, steps: int, groups: list[int]) -> dict[str, float]:
     torch.manual_seed(seed)
     train_x, train_y, test_x, test_y = digits(seed)
     net = DigitNet()
-    train(net, train_x, train_y, steps, 0.1)
+    train(net, train_x, train_y, steps, 0.1, 5e-4)
     found = {"BatchNorm": accuracy(net, test_x, test_y)}
     for count in groups:
         found[f"copied, G={count}"] = accuracy(copied(net, count), test_x, test_y)
     for count in groups:
-        result = normdoctor.convert(net, "batch->group", num_groups=count, inputs=test_x[:64])
-        found[f"convert, G={count}"] = accuracy(result.model, test_x, test_y)
-        result = normdoctor.convert(
-            net, "batch->group", num_groups=count, inputs=test_x[:64], data=[train_x[:256]]
-        )
+        options = {"num_groups": count, "inputs": test_x[:64]}
+        result = normdoctor.convert(net, "batch->group", data=[train_x[:256]], **options)
         found[f"convert with data, G={count}"] = accuracy(result.model, test_x, test_y)
-        train(result.model, train_x, train_y, 40, 0.01)
-        found[f"and 40 steps, G={count}"] = accuracy(result.model, test_x, test_y)
+        result = normdoctor.convert(net, "batch->group", **options)
+        found[f"convert, G={count}"] = accuracy(result.model, test_x, test_y)
+        train(result.model, train_x, train_y, 40, 0.005, 0.0)
+        found[f"convert and 40 steps, G={count}"] = accuracy(result.model, test_x, test_y)
     return found
 
 

@@ -58,6 +58,10 @@ FINDINGS = [
 
 #: What `show` says: rows as their cells without the shapes between, and the totals.
 SHOWN = {
+    "bn_to_gn.py": (
+        ["stem.1 BatchNorm2d", "blocks.2.skip.1 BatchNorm2d", "head Linear"],
+        ["15 norms: 15 BatchNorm2d", "174,970 parameters"],
+    ),
     "cnn_instancenorm.py": (
         ["down.0.1 InstanceNorm2d", "blocks.0.norm InstanceNorm2d", "up.2 ReLU", "out Conv2d"],
         ["7 norms: 7 InstanceNorm2d", "54,243 parameters"],
