@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as _TorchBatchNorm
 
-from normdoctor.layers import functional, native, verify, watched
+from normdoctor.layers import direct, functional, native, verify, watched
 from normdoctor.layers.activations import Activation
 from normdoctor.layers.backends import Backend
 from normdoctor.layers.fused import Norm
@@ -213,13 +213,21 @@ def move(running: Tensor | None, value: Tensor, factor: float | Tensor) -> None:
         running.copy_(torch.lerp(running.to(target.dtype), target, factor))
 
 
-class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
+class _Direct(_BatchNorm):
+    """Those that are torch's layers of the same name in all that they compute."""
+
+    def _direct(self, input: Tensor, /) -> Tensor | None:
+        self._check_input_dim(input)  # type: ignore[no-untyped-call]
+        return direct.batch_norm(self, input)
+
+
+class BatchNorm1d(_Direct, nn.BatchNorm1d):
     """BatchNorm of inputs `(N, C)` or `(N, C, L)`; its page is that of `_BatchNorm`, above in this module."""
 
 
-class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):
+class BatchNorm2d(_Direct, nn.BatchNorm2d):
     """BatchNorm of inputs `(N, C, H, W)`; its page is that of `_BatchNorm`, above in this module."""
 
 
-class BatchNorm3d(_BatchNorm, nn.BatchNorm3d):
+class BatchNorm3d(_Direct, nn.BatchNorm3d):
     """BatchNorm of inputs `(N, C, D, H, W)`; its page is that of `_BatchNorm`, above in this module."""

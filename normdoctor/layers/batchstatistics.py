@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from normdoctor.layers.reference import HALF, computing_type
 
 
 class Request:
@@ -37,7 +40,7 @@ class BatchStatistics:
     `request` is a probe's, for the time of a forward.
     """
 
-    __slots__ = ("_eps", "_mean_square", "_rstd", "_variance", "mean", "request")
+    __slots__ = ("_eps", "_mean", "_mean_square", "_rstd", "_shape", "_variance", "request")
 
     def __init__(self) -> None:
         self.request: Request | None = None
@@ -45,7 +48,8 @@ class BatchStatistics:
 
     def clear(self) -> None:
         """Forget everything."""
-        self.mean: Tensor | None = None
+        self._mean: Tensor | None = None
+        self._shape: tuple[torch.Size, tuple[int, ...]] | None = None
         self._variance: Tensor | None = None
         self._mean_square: Tensor | None = None
         self._rstd: Tensor | None = None
@@ -64,8 +68,33 @@ class BatchStatistics:
 
         Of a layer that takes no mean, the mean square stands in the place of the variance.
         """
-        self.mean, self._variance, self._mean_square = mean, variance, mean_square
-        self._rstd, self._eps = rstd, eps
+        self._mean, self._variance, self._mean_square = mean, variance, mean_square
+        self._rstd, self._eps, self._shape = rstd, eps, None
+
+    def keep_rows(
+        self, mean: Tensor, rstd: Tensor, eps: float, size: torch.Size, normalized_shape: tuple[int, ...]
+    ) -> None:
+        """What LayerNorm's kernel gave for an input of a size; it gets its shape when somebody looks."""
+        self._mean, self._rstd, self._eps, self._shape = mean, rstd, eps, (size, normalized_shape)
+        self._variance = self._mean_square = None
+
+    @property
+    def mean(self) -> Tensor | None:
+        """The mean; of a layer that takes none, None."""
+        self._settle()
+        return self._mean
+
+    def _settle(self) -> None:
+        """Bring what a kernel gave into its shape, and into float32 where it is of a half type."""
+        mean, rstd = self._mean, self._rstd
+        if mean is None or rstd is None or (self._shape is None and mean.dtype not in HALF):
+            return
+        shape = mean.shape
+        if self._shape is not None:
+            size, normalized_shape = self._shape
+            shape, self._shape = size[: len(size) - len(normalized_shape)], None
+        wide = computing_type(mean.dtype)
+        self._mean, self._rstd = mean.to(wide).view(shape), rstd.to(wide).view(shape)
 
     @property
     def var(self) -> Tensor | None:
@@ -83,6 +112,7 @@ class BatchStatistics:
         return None if variance is None else variance + self.mean.square()
 
     def _squares(self) -> Tensor | None:
+        self._settle()
         return None if self._rstd is None else (self._rstd.pow(-2) - self._eps).clamp_min(0)
 
     def __reduce__(self) -> tuple[Any, ...]:

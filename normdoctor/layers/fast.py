@@ -27,8 +27,6 @@ _CPU: dict[str, Callable[..., Any]] = {
 }
 #: BatchNorm that moves the running statistics itself; None where that is not the fastest.
 tracked = channels.tracked
-#: GroupNorm of an input on the CPU.
-straight_group_norm = groups.group_norm
 #: Values of an input below which starting the kernels takes longer than torch's. Not measured yet.
 SMALL = 1 << 20
 

@@ -151,8 +151,6 @@ def layer_norm(
     Returns `y`, and the mean and `1 / sqrt(variance + eps)` of each row, of the shape of the leading
     dimensions.
     """
-    if straight(x, backend, residual):
-        return native.layer_norm(x, normalized_shape, weight, bias, eps, activation)
     verify.rows(x, normalized_shape, weight=weight, bias=bias)
     verify.residual(x, residual)
     if torch_itself(x, backend):
@@ -206,12 +204,6 @@ def group_norm(
     Returns `y`, and the mean and `1 / sqrt(variance + eps)` of shape `(N, num_groups)`.
     """
     verify.groups(x, num_groups)
-    if x.dtype in reference.HALF:
-        verify.per_channel(x, weight=weight, bias=bias)  # kernels for half inputs do not look at all types
-    # Not of a single sample in channels_last, whose strides are not agreed about.
-    if straight(x, backend, residual) and (x.shape[0] > 1 or x.is_contiguous()):
-        y, mean, rstd = fast.straight_group_norm(x, num_groups, weight, bias, eps, activation)
-        return y, mean, rstd
     verify.per_channel(x, weight=weight, bias=bias)
     verify.residual(x, residual)
     if torch_itself(x, backend):
@@ -250,15 +242,6 @@ def instance_norm(
 def torch_itself(x: Tensor, backend: Backend) -> bool:
     """Does the call go to torch's function of the same name, which every tool around torch understands?"""
     return chosen(backend) in ("auto", "torch") and transformed(x)
-
-
-def straight(x: Tensor, backend: Backend, residual: Tensor | None) -> bool:
-    """May a call go to torch's kernel at once, which verifies its arguments itself?
-
-    On a CPU what stands around the kernel costs small inputs as much as the kernel.
-    """
-    plain = residual is None and x.device.type == "cpu" and x.numel() > 0
-    return plain and chosen(backend) == "auto" and not transformed(x)
 
 
 def implementation(

@@ -66,6 +66,8 @@ class Norm(Fused):
                 return leaf(self, input, residual)
             if watched.asked(self, input):
                 return watched.shown(self, input, residual)
+        elif residual is None and self.backend == "auto" and (y := self._direct(input)) is not None:
+            return y if self.activation is None else activations.activate(y, self.activation)
         return self._normalize(input, self.activation, residual)
 
     def _normalize(
@@ -73,6 +75,10 @@ class Norm(Fused):
     ) -> Tensor:
         """What the layer computes, with the activation and the residual that are asked for here."""
         raise NotImplementedError
+
+    def _direct(self, input: Tensor, /) -> Tensor | None:
+        """The output without an activation, where there is a shorter way to it (see `direct`)."""
+        return None
 
     def _seen_as(self) -> watched.Seen:
         """What a probe sees of it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from normdoctor.layers import functional, watched
+from normdoctor.layers import direct, functional, watched
 from normdoctor.layers.activations import Activation
 from normdoctor.layers.backends import Backend
 from normdoctor.layers.fused import Norm
@@ -97,6 +97,8 @@ class GroupNorm(Norm, nn.GroupNorm):
         )
         self._keep(input, mean, rstd=rstd, eps=self.eps)
         return y
+
+    _direct = direct.group_norm
 
     def _seen_as(self) -> watched.Seen:
         return watched.group_norm, (self.num_groups, self.weight, self.bias, self.eps)

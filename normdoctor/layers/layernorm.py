@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from normdoctor.layers import functional, watched
+from normdoctor.layers import direct, functional, watched
 from normdoctor.layers.activations import Activation
 from normdoctor.layers.backends import Backend
 from normdoctor.layers.fused import Norm
@@ -82,6 +82,8 @@ class LayerNorm(Norm, nn.LayerNorm):
         )
         self._keep(input, mean, rstd=rstd, eps=self.eps)
         return y
+
+    _direct = direct.layer_norm
 
     def _seen_as(self) -> watched.Seen:
         return watched.layer_norm, (self.normalized_shape, self.weight, self.bias, self.eps)

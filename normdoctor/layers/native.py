@@ -46,7 +46,7 @@ def batch_norm(
     # Where positions lie next to each other, the kernel adds up in float64.
     added_up = x.dim() > 2 and x.is_contiguous()
     long = x.numel() // x.shape[1] >= LONG
-    if not added_up and _suffers(x, mean, torch.rsqrt(variance + eps), 1.0 if long else LARGE_MEAN):
+    if not added_up and suffers(x, mean, torch.rsqrt(variance + eps), 1.0 if long else LARGE_MEAN):
         if long:
             # As one sample with all positions, whose gradient comes back in the layout of the input.
             columns = x.movedim(1, 0).reshape(1, x.shape[1], -1)
@@ -104,7 +104,7 @@ def layer_norm(
     """As `reference.layer_norm`."""
     shape = list(normalized_shape)
     y, mean, rstd = torch.native_layer_norm(x, shape, weight, bias, eps)
-    if _suffers(x, mean, rstd, LARGE_MEAN):
+    if suffers(x, mean, rstd, LARGE_MEAN):
         y, rest, rstd = torch.native_layer_norm(x - mean, shape, weight, bias, eps)
         mean = mean + rest
     leading = x.shape[: x.dim() - len(shape)]
@@ -138,40 +138,40 @@ def group_norm(
     residual: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `reference.group_norm`."""
-    samples, channels = x.shape[:2]
-    if x.dtype in HALF and x.device.type == "cpu":
-        # With half parameters, or with none, the kernel keeps half statistics for the backward pass.
-        ones = x.new_ones(channels, dtype=torch.float32)
-        weight = ones if weight is None else weight.float()
-        bias = ones - 1 if bias is None else bias.float()
-    sizes = (samples, channels, x.numel() // (samples * channels), num_groups, eps)
-    y, mean, rstd = _group_norm(x, weight, bias, sizes)
-    shortcut = x.dim() in (4, 5) and not x.is_contiguous()
-    if _suffers(x, mean, rstd, LARGE_MEAN_SHORTCUT if shortcut else LARGE_MEAN):
-        given, long = x, shortcut and x.numel() // (samples * num_groups) >= LONG
+    y, mean, rstd, limit = group_norm_once(x, num_groups, weight, bias, eps)
+    if suffers(x, mean, rstd, limit):
+        samples, channels = x.shape[:2]
+        given, long = x, limit != LARGE_MEAN and x.numel() // (samples * num_groups) >= LONG
         if long:
             given = x.contiguous()
-            y, mean, rstd = _group_norm(given, weight, bias, sizes)
-        if not long or _suffers(x, mean, rstd, LARGE_MEAN):
+            y, mean, rstd, _ = group_norm_once(given, num_groups, weight, bias, eps)
+        if not long or suffers(x, mean, rstd, LARGE_MEAN):
             groups = mean.repeat_interleave(channels // num_groups, dim=1)
             centred = given - groups.view(samples, channels, *(1,) * (x.dim() - 2))
-            y, rest, rstd = _group_norm(centred, weight, bias, sizes)
+            y, rest, rstd, _ = group_norm_once(centred, num_groups, weight, bias, eps)
             mean = mean + rest
         y = y.contiguous(memory_format=_memory_format(x))
     return finish(y, activation, residual), _wide(mean, x), _wide(rstd, x)
 
 
-def _group_norm(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, sizes: tuple[int, int, int, int, float]
-) -> tuple[Tensor, Tensor, Tensor]:
+def group_norm_once(
+    x: Tensor, num_groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor, float]:
+    """`y`, mean and rstd by one call of torch, and up to which mean/std it keeps its digits on a CPU."""
+    samples, channels = x.shape[:2]
+    if x.dtype in HALF and x.is_cpu:
+        # With half parameters, or with none, the kernel keeps half statistics for the backward pass.
+        weight = torch.ones(channels, dtype=torch.float32) if weight is None else weight.float()
+        bias = torch.zeros(channels, dtype=torch.float32) if bias is None else bias.float()
+    sizes = (samples, channels, x.numel() // (samples * channels), num_groups, eps)
     if x.is_contiguous():
         y, mean, rstd = torch.native_group_norm(x, weight, bias, *sizes)
-        return y, mean.detach(), rstd.detach()
+        return y, mean.detach(), rstd.detach(), LARGE_MEAN
     memory_format = _memory_format(x)
-    dense = x.contiguous(memory_format=memory_format)
-    y, mean, rstd = torch.native_group_norm(dense, weight, bias, *sizes)
+    y, mean, rstd = torch.native_group_norm(x.contiguous(memory_format=memory_format), weight, bias, *sizes)
+    limit = LARGE_MEAN if x.dim() not in (4, 5) else LARGE_MEAN_SHORTCUT
     # On CUDA some versions of torch give the result without the memory format of the input.
-    return y.contiguous(memory_format=memory_format), mean.detach(), rstd.detach()
+    return y.contiguous(memory_format=memory_format), mean.detach(), rstd.detach(), limit
 
 
 def finish(y: Tensor, activation: Activation | None, residual: Tensor | None) -> Tensor:
@@ -194,11 +194,11 @@ def _memory_format(x: Tensor) -> torch.memory_format:
     return torch.contiguous_format
 
 
-def _suffers(x: Tensor, mean: Tensor, rstd: Tensor, limit: float) -> bool:
+def suffers(x: Tensor, mean: Tensor, rstd: Tensor, limit: float) -> bool:
     """Is the mean of a float32 input on the CPU so large that the kernel has lost digits?"""
-    if x.device.type != "cpu" or x.dtype != torch.float32:
+    if not x.is_cpu or x.dtype is not torch.float32:
         return False
-    # In three calls, since small inputs pay for each. NaN counts as suffering: it hides what others have.
+    # NaN counts as suffering: it hides what others have.
     return not float(torch.linalg.vector_norm(mean * rstd, torch.inf)) <= limit
 
 

@@ -93,8 +93,9 @@ def usable(x: Tensor, num_groups: int) -> bool:
 
 def _plain(x: Tensor, groups: int) -> bool:
     """Is it an InstanceNorm of channels that BatchNorm's backward takes best, in the usual layout?"""
-    large = x.shape[2:].numel() >= 16 * POSITIONS
-    return x.is_contiguous() and groups == x.shape[1] and x.dtype not in reference.HALF and large
+    if groups < x.shape[1] or x.dtype in reference.HALF or not x.is_contiguous():
+        return False
+    return x.shape[2:].numel() >= 16 * POSITIONS
 
 
 def _shortcut(x: Tensor, groups: int) -> bool:
