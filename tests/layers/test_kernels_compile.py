@@ -64,6 +64,7 @@ print("compiled")
 """
 
 
+@pytest.mark.kernels
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 @pytest.mark.parametrize("values", ["bf16", "fp16", "fp32"])
 def test_every_kernel_compiles_without_a_card(values, tmp_path):

@@ -1,4 +1,7 @@
-"""The Triton kernels in Triton's interpreter, and on a card where there is one."""
+"""The Triton kernels in Triton's interpreter, and on a card where there is one.
+
+`NORMDOCTOR_KERNEL_CASES` sets the number of random cases behind the marker `kernels`: 48 where it is not set.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,20 @@ def interpreted(*arguments):
     return done.stdout
 
 
+def agree(number, first):
+    out = interpreted(str(ROOT / "tests" / "layers" / "kernel_cases.py"), number, first)
+    assert f"agreed {number}" in out
+
+
 @needs_triton
 def test_the_kernels_agree_with_the_formulas():
-    number = os.environ.get("NORMDOCTOR_KERNEL_CASES", "48")
-    out = interpreted(str(ROOT / "tests" / "layers" / "kernel_cases.py"), number, "0")
-    assert f"agreed {number}" in out
+    agree("12", "0")
+
+
+@needs_triton
+@pytest.mark.kernels
+def test_the_kernels_agree_with_the_formulas_in_many_cases():
+    agree(os.environ.get("NORMDOCTOR_KERNEL_CASES", "48"), "12")
 
 
 DERIVATIVES = """
@@ -135,6 +147,7 @@ def test_second_derivatives_large_means_and_bad_values():
 
 
 @needs_triton
+@pytest.mark.kernels
 def test_compilers_and_exporters_see_the_operators():
     assert "compiled" in interpreted("-c", COMPILED)
 

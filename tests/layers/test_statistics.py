@@ -1,7 +1,6 @@
 """What the layers normalize by: exact for large means, kept for the probe, and no burden on anything else."""
 
 import copy
-import gc
 import pickle
 import weakref
 
@@ -95,8 +94,8 @@ class TestLargeMean:
 
 #: Layer, shape, and the axes of the input, or of its groups, that one statistic is taken over.
 MANY_VALUES = {
-    "groups of images": (lambda **o: layers.GroupNorm(2, 8, **o), (1, 8, 384, 384), (2, 3, 4)),
-    "groups of volumes": (lambda **o: layers.GroupNorm(2, 4, **o), (1, 4, 64, 64, 64), (2, 3, 4, 5)),
+    "groups of images": (lambda **o: layers.GroupNorm(2, 4, **o), (1, 4, 384, 384), (2, 3, 4)),
+    "groups of volumes": (lambda **o: layers.GroupNorm(2, 4, **o), (1, 4, 64, 64, 48), (2, 3, 4, 5)),
     "wide groups": (lambda **o: layers.GroupNorm(1, 16, **o), (1, 16, 192, 192), (2, 3, 4)),
     "instances": (lambda **o: layers.InstanceNorm2d(2, affine=True, **o), (1, 2, 768, 768), (2, 3)),
     "batch of images": (lambda **o: layers.BatchNorm2d(2, momentum=1.0, **o), (2, 2, 512, 512), (0, 2, 3)),
@@ -121,6 +120,8 @@ def test_large_mean_of_many_values_in_channels_last(backend, case, ratio):
     assert drift(layer.statistics.var, seen, axes) < 1e-4
     if getattr(layer, "running_var", None) is not None:
         assert drift(layer.running_var, seen, axes) < 1e-4
+    if ratio != RATIO:
+        return
     seed = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     found = torch.autograd.grad(y, (x, *layer.parameters()), seed)
     wide = x.detach().double().requires_grad_()
@@ -207,7 +208,6 @@ def test_statistics_are_no_burden(name):
         assert "empty" in repr(other.statistics)
     dead = weakref.ref(inner)
     del inner
-    gc.collect()
     assert dead() is None
     layer(x[:0])
     assert (kept is None) == (layer.statistics.mean_square is None)
