@@ -234,8 +234,9 @@ def instance_norm(
         y = F.instance_norm(x, None, None, weight, bias, True, 0.0, eps)
         return native.finish(y, activation, residual), None, None
     x = agreed(x)
-    function = implementation("group_norm", x, backend, weight, x.shape[1])
-    y, mean, rstd = function(x, x.shape[1], weight, bias, eps, activation, residual)
+    groups = max(x.shape[1], 1)  # an input may be without any channel
+    function = implementation("group_norm", x, backend, weight, groups)
+    y, mean, rstd = function(x, groups, weight, bias, eps, activation, residual)
     return agreeing(y), mean, rstd
 
 

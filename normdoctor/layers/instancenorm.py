@@ -104,7 +104,7 @@ class _InstanceNorm(Norm, _TorchInstanceNorm):
         if not self.training and self.track_running_stats and mean is not None and variance is not None:
             return functional.fixed_norm(x, mean, variance, *parameters, backend=self.backend)
         y, found, rstd = functional.instance_norm(x, *parameters, backend=self.backend)
-        if found is not None and rstd is not None and found.numel() > 0:
+        if found is not None and rstd is not None and x.numel() > 0:
             self._keep(x, found, rstd=rstd, eps=self.eps)
             self._track(found, rstd, x.shape[2:].numel())
         return y

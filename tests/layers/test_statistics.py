@@ -259,3 +259,18 @@ def test_many_rows_of_channels_last(mean):
     right = torch.autograd.grad(other(wide), (wide, *other.parameters()), seed.double())
     for one, two in zip(found, right, strict=True):
         torch.testing.assert_close(one.double(), two, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 0), (0, 6, 4)])
+def test_no_values_move_no_running_statistics(shape):
+    layer = layers.InstanceNorm1d(6, track_running_stats=True)
+    assert layer(torch.empty(shape)).shape == shape
+    assert torch.equal(layer.running_mean, torch.zeros(6))
+    assert torch.equal(layer.running_var, torch.ones(6))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_channels(backend):
+    layer = layers.InstanceNorm1d(6, backend=backend)
+    with pytest.warns(UserWarning, match="does not match num_features"):
+        assert layer(torch.empty(0, 4)).shape == (0, 4)

@@ -340,6 +340,25 @@ def test_a_whole_check():
     assert {one.code for one in report.findings} == {one.code for one in expected.findings}
 
 
+@pytest.mark.parametrize("budget", [None, 16])
+def test_no_value_is_waited_for(budget):
+    """No more values are read than unwatched: on a CPU a layer looks at some of its own accord."""
+    model = net(layers).to(memory_format=torch.channels_last)
+    x = torch.randn(16, 3, 12, 12).to(memory_format=torch.channels_last)
+    observer = Observer(model, [NormCollector(budget)])
+
+    def waits():
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+            model(x).sum().backward()
+        return sum(one.count for one in seen.key_averages() if one.key == "aten::_local_scalar_dense")
+
+    unwatched = waits()
+    observer.attach()
+    assert waits() <= unwatched
+    observer.detach()
+    assert len(observer.read()["batch_norm"]) == 2
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no card")
 @pytest.mark.parametrize("budget", [None, 2**10])
