@@ -353,8 +353,8 @@ def torch_own() -> dict[bool, Tool]:
     from torch.fx.experimental.optimization import fuse
 
     return {
-        False: lambda model, x: nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model)),
-        True: lambda model, x: fuse(copy.deepcopy(model).eval()),
+        False: lambda model, x: nn.SyncBatchNorm.convert_sync_batchnorm(model),
+        True: lambda model, x: fuse(model.eval()),
     }
 
 
@@ -363,7 +363,7 @@ def timm() -> dict[bool, Tool]:
     shim()
     from timm.layers import freeze_batch_norm_2d
 
-    return {False: lambda model, x: freeze_batch_norm_2d(copy.deepcopy(model))}
+    return {False: lambda model, x: freeze_batch_norm_2d(model)}
 
 
 def ours(spec: str) -> Tool:

@@ -16,7 +16,7 @@ from normdoctor.loading.state import inventory
 from normdoctor.loading.wrappers import unwrapped, wrapped
 from normdoctor.rewriting.conversions import find_conversion
 from normdoctor.rewriting.conversions.base import Conversion, Place, Refused
-from normdoctor.rewriting.families import family_of, identify
+from normdoctor.rewriting.families import Kind, family_of, identify
 from normdoctor.rewriting.ledger import reconcile
 from normdoctor.rewriting.listing import calls_elsewhere
 from normdoctor.rewriting.result import ConvertResult, Refusal, Replacement, Verdict
@@ -73,14 +73,15 @@ def convert(
     _refuse_unfit(model)
     if optimizer is not None:
         _check_optimizer(model, optimizer, inplace)
-    subject = model if inplace else _copied(model)
-    scene = Scene(subject, _example(subject, inputs), data, inferred=verify or conversion.traced)
-    work = _Work(scene, conversion, chosen, verify)
-    try:
-        return work.run(optimizer)
-    except BaseException:
-        scene.journal.restore()
-        raise
+    with torch.inference_mode(False):  # what is made here is to be trained
+        subject = model if inplace else _copied(model)
+        scene = Scene(subject, _example(subject, inputs), data, inferred=verify or conversion.traced)
+        work = _Work(scene, conversion, chosen, verify)
+        try:
+            return work.run(optimizer)
+        except BaseException:
+            scene.journal.restore()
+            raise
 
 
 class _Work:
@@ -89,6 +90,7 @@ class _Work:
     def __init__(self, scene: Scene, conversion: Conversion, chosen: Predicate, verify: bool) -> None:
         self.scene, self.conversion, self.chosen, self.verify = scene, conversion, chosen, verify
         self.model = scene.model
+        self.known: dict[Any, Kind | None] = {}
         self.registered = {id(one) for one in scene.model.modules()}
         self.refused: list[Refusal] = []
         self.replaced: list[Replacement] = []
@@ -137,7 +139,7 @@ class _Work:
             said = repr(module)
             try:
                 self._demand_reached(module)
-                place = Place(path, module, identify(module, family, shapes), shapes)
+                place = Place(path, module, identify(module, family, shapes, self.known), shapes)
                 scene.places.append(place)
                 new = conversion.replacement(place, scene)
                 origin = origin_of(module)
@@ -316,6 +318,11 @@ def _refuse_unfit(model: nn.Module) -> None:
     if any(is_lazy(value) for value in (*model.parameters(), *model.buffers())):
         raise RewriteError(
             "the model has lazy modules", hint="Run it once on a batch, so that they are made."
+        )
+    if any(value.is_inference() for value in (*model.parameters(), *model.buffers())):
+        raise RewriteError(
+            "the model holds inference tensors, which nobody can change",
+            hint="Build or load it outside torch.inference_mode().",
         )
 
 

@@ -77,8 +77,16 @@ def family_of(module: nn.Module) -> str | None:
     return "frozen" if plain and "frozen" in type(module).__name__.lower() else None
 
 
-def identify(module: nn.Module, family: str, shapes: tuple[tuple[int, ...], ...] = ()) -> Kind:
-    """Which norm this layer computes; raises `Refused` where it is more than its class says."""
+def identify(
+    module: nn.Module,
+    family: str,
+    shapes: tuple[tuple[int, ...], ...] = (),
+    known: dict[Any, Kind | None] | None = None,
+) -> Kind:
+    """Which norm this layer computes; raises `Refused` where it is more than its class says.
+
+    `known` remembers what layers of a class with the same settings turned out to be.
+    """
     kind = type(module)
     if parametrize.is_parametrized(module):
         raise Refused("its parameters are parametrized")
@@ -93,7 +101,11 @@ def identify(module: nn.Module, family: str, shapes: tuple[tuple[int, ...], ...]
         if own:
             raise Refused(f"{kind.__name__} has `{sorted(own)[0]}` of its own, which would be lost")
         return Kind(family)
-    found = _by_numbers(module, family, shapes)
+    known = {} if known is None else known
+    alike = _settings(module)
+    if alike not in known:
+        known[alike] = _by_numbers(module, family, shapes)
+    found = known[alike]
     if found is None:
         raise Refused(f"{kind.__name__} has a forward of its own, which would be lost")
     return found
@@ -110,6 +122,21 @@ def _own_names(kind: type[nn.Module]) -> set[str]:
                 if name not in _HARMLESS and (callable(value) or isinstance(value, property | classmethod))
             }
     return found
+
+
+def _settings(module: nn.Module) -> Any:
+    """What the forward of a class may depend on, the number of channels aside."""
+    plain = {
+        key: value
+        for key, value in vars(module).items()
+        if isinstance(value, bool | float | str | None) and key != "training"
+    }
+    tensors = {
+        key: None if value is None else value.dim()
+        for key, value in (*module._parameters.items(), *module._buffers.items())
+    }
+    children = {name: repr(child) for name, child in module._modules.items()}
+    return type(module), repr(plain), repr(tensors), repr(children)
 
 
 def _by_numbers(module: nn.Module, family: str, shapes: tuple[tuple[int, ...], ...]) -> Kind | None:
@@ -180,7 +207,8 @@ def _trial_shapes(module: Any, kind: Kind, shapes: tuple[tuple[int, ...], ...]) 
 def _agree(
     module: nn.Module, expected: Callable[[Any, Tensor], Tensor], shape: tuple[int, ...], training: bool
 ) -> bool:
-    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2 + 1
+    generator = torch.Generator("cpu").manual_seed(0)
+    x = torch.randn(shape, dtype=torch.float64, generator=generator, device="cpu") * 2 + 1
     try:
         one, other = _specimen(module, training), _specimen(module, training)
         torch.manual_seed(0)
@@ -199,10 +227,11 @@ def _specimen(module: nn.Module, training: bool) -> nn.Module:
     """A copy in float64 on the CPU, without hooks, with values under which no two formulas agree."""
     memo: dict[int, Any] = {id(vars(module)[name]): type(vars(module)[name])() for name in HOOKS}
     made = copy.deepcopy(module, memo).to_empty(device="cpu").double()
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator("cpu").manual_seed(1)
     for tensor in (*made.parameters(), *made.buffers()):
         if tensor.is_floating_point():
-            tensor.copy_(torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.5)
+            values = torch.rand(tensor.shape, generator=generator, dtype=torch.float64, device="cpu")
+            tensor.copy_(values + 0.5)
         else:
             tensor.zero_()
     return made.train(training)

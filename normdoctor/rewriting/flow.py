@@ -198,7 +198,7 @@ class Flow:
         shape = start.shape
         view = [1] * len(shape)
         view[axis] = shape[axis]
-        current = torch.arange(shape[axis]).view(view).expand(shape)
+        current = torch.arange(shape[axis], device="cpu").view(view).expand(shape)
         name = start.name
         for node in chain:
             current = self.moved(node, name, current)

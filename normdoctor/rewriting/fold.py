@@ -195,7 +195,7 @@ def _onto(spread: Tensor, channels: int) -> Tensor:
         order = rows[:, 0]
         if set(order.tolist()) == set(range(channels)):
             return torch.argsort(order)
-    place = torch.arange(rows.shape[0])[:, None].expand_as(rows)
+    place = torch.arange(rows.shape[0], device="cpu")[:, None].expand_as(rows)
     flat: Tensor = rows.flatten() * rows.shape[0] + place.flatten()
     pairs: Tensor = flat.unique()  # type: ignore[no-untyped-call]
     sources, places = pairs // rows.shape[0], pairs % rows.shape[0]

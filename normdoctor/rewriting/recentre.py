@@ -122,11 +122,11 @@ class Recentring:
                 continue
             view = [1] * len(shape)
             view[candidate] = stream.width
-            marks = torch.arange(stream.width).view(view).expand(shape)
+            marks = torch.arange(stream.width, device="cpu").view(view).expand(shape)
             result = self.flow.moved(node, before.name, marks)
             if result.dim() >= -axis and result.shape[axis] == stream.width:
                 rows = result.movedim(axis, -1)
-                if bool((rows == torch.arange(stream.width)).all()):
+                if bool((rows == torch.arange(stream.width, device="cpu")).all()):
                     return candidate - len(shape)
         raise Refused(f"{told(node)} mixes its features with others")
 

@@ -98,6 +98,9 @@ def carry_over(old: nn.Module, new: nn.Module, own_state: frozenset[str]) -> Non
     for name, buffer in old._buffers.items():
         if name not in own_state and name not in new._parameters:
             new.register_buffer(name, buffer, persistent=name not in old._non_persistent_buffers_set)
+    count = new._buffers.get("num_batches_tracked")
+    if count is not None and count.is_meta and "num_batches_tracked" not in old._buffers:
+        new._buffers["num_batches_tracked"] = None  # somebody took it from the old layer
     for name, child in old._modules.items():
         if name not in own_state:
             new._modules.setdefault(name, child)

@@ -131,10 +131,10 @@ def unequal(
 def _rounding(model: nn.Module, example: ExampleInputs, after: Outputs, mode: str) -> float:
     """How far outputs move when each parameter moves by one unit in its last place."""
     with sandbox(model), torch.no_grad():
-        generator = torch.Generator().manual_seed(SEED)
+        generator = torch.Generator("cpu").manual_seed(SEED)
         for parameter in (*model.parameters(), *model.buffers()):
             if parameter.is_floating_point() and not parameter.is_meta:
-                signs = torch.randint(0, 2, parameter.shape, generator=generator) * 2 - 1
+                signs = torch.randint(0, 2, parameter.shape, generator=generator, device="cpu") * 2 - 1
                 parameter.mul_(1 + signs.to(parameter.device) * torch.finfo(parameter.dtype).eps)
         model.train(mode == "train")
         torch.manual_seed(SEED)

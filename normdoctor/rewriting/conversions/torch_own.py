@@ -63,6 +63,7 @@ class TorchToOwn(Conversion):
 
     spec = "torch->own"
     families = frozenset(_BUILD)
+    calls = frozenset({"batch_norm", "instance_norm", "layer_norm", "group_norm", "rms_norm"})
     exact = frozenset({"eval", "train"})
     leads_back = True
 
