@@ -101,6 +101,7 @@ def observable(result: Any) -> bool:
         and result.is_floating_point()
         and result.dim() > 0
         and not result.is_meta
+        and not result.is_nested
         and result.layout == torch.strided
         and not torch._C._functorch.is_functorch_wrapped_tensor(result)
         and not distributed(result)

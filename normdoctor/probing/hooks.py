@@ -17,7 +17,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
+from normdoctor.errors import brief
 from normdoctor.probing.calls import Call, Classifier, SiteKey, distributed, observable, unit_axis
+
+#: What torch and tensors of the user's classes raise; a failed assertion is a fault of ours.
+_FAILURES = (RuntimeError, TypeError, ValueError, LookupError, AttributeError)
 
 #: Looks after which the first part of what is seen is told from the rest; a power of two.
 FIRST_MARK = 8
@@ -87,6 +91,7 @@ class Observer:
             for role in collector.roles:
                 self._wanted.setdefault(role, []).append(collector)
         self._for: dict[tuple[str, str], list[Collector]] = {}
+        self._failed: dict[str, str] = {}
 
     def attach(self) -> None:
         """Put the hooks on."""
@@ -121,6 +126,8 @@ class Observer:
             notes.append(f"scripted, so not seen inside: {', '.join(self.scripted[:4])}")
         if self.divided:
             notes.append("outputs that are divided over ranks (DTensor) are not measured")
+        for place, error in list(self._failed.items())[:4]:
+            notes.append(f"{place} could not be measured in full: {error}")
         return notes
 
     def detach(self) -> None:
@@ -156,7 +163,7 @@ class Observer:
             self._axis = -1
             inputs = (*args, *kwargs.values())
             for collector in self.collectors:
-                collector.start(module, inputs)
+                self._show("the inputs", collector.start, module, inputs)
             self._mode = _Mode(self)
             self._mode.__enter__()  # type: ignore[no-untyped-call]
         self._stack.append((path, module))
@@ -183,7 +190,7 @@ class Observer:
         self._calls[path, kind] = index + 1
         key = (path, kind, index)
         with torch.no_grad():
-            before = [collector.before(key, role, args, kwargs) for collector in wanted]
+            before = [self._show(kind, one.before, key, role, args, kwargs) for one in wanted]
         result = self._noted(kind, function(*args, **kwargs))
         output = result[0] if isinstance(result, tuple) and result else result
         if observable(output):
@@ -192,7 +199,7 @@ class Observer:
             call = Call(key, role, args, kwargs, output, axis % output.dim())
             with torch.no_grad():
                 for collector, noted in zip(wanted, before, strict=True):
-                    collector.after(call, noted)
+                    self._show(kind, collector.after, call, noted)
         elif isinstance(output, Tensor) and distributed(output):
             self.divided += 1
         return result
@@ -215,10 +222,20 @@ class Observer:
         with torch.no_grad():
             for collector in self.collectors:
                 if ended:
-                    collector.end(output)
+                    self._show("the output", collector.end, output)
                 else:
                     collector.abort()
         self.forwards += ended
+
+    def _show(self, place: str, tell: Callable[..., Any], *what: Any) -> Any:
+        """Tell a collector; what fails in it, on tensors of a kind of their own, ends nobody's forward."""
+        try:
+            return tell(*what)
+        except _FAILURES as error:
+            if torch.cuda.is_initialized() and torch.cuda.get_sync_debug_mode():  # type: ignore[no-untyped-call]
+                raise
+            self._failed.setdefault(place, brief(error))
+            return None
 
     def _own_thread(self) -> bool:
         """Do we run in the thread of the first forward? Replicas of DataParallel do not."""

@@ -58,6 +58,8 @@ def recalibrate(
         raise UsageError(f"expected a module to recalibrate, found {kind_of(model)}")
     if batches is not None:
         check_count(batches, "a number of batches")
+    if type(layerwise) is not bool:
+        raise UsageError(f"layerwise is {kind_of(layerwise)}: expected True or False")
     if batch_to_inputs is not None and not callable(batch_to_inputs):
         raise UsageError(f"batch_to_inputs is {kind_of(batch_to_inputs)}: expected a function of a batch")
     inner = unwrapped(model)

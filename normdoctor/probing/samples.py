@@ -31,7 +31,11 @@ def stride_for(elements: int, width: int) -> int:
 
 
 def strided(tensor: Tensor, width: int) -> Tensor:
-    """At most `width` entries, evenly over memory; a view where the tensor fills its memory."""
+    """At most `width` entries, evenly over memory; a view where the tensor fills its memory.
+
+    Of complex numbers both parts are entries.
+    """
+    tensor = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
     elements = tensor.numel()
     stride = stride_for(elements, width)
     count = min(width, -(-elements // stride))

@@ -247,6 +247,8 @@ def nodes_of(recording: Recording, extra_roles: Mapping[str, str]) -> tuple[Node
 def tensor_facts(result: Any) -> tuple[TensorFact, ...]:
     """Shape and dtype of every tensor in a result."""
     if isinstance(result, torch.Tensor):
+        if result.is_nested:  # its sizes are no numbers
+            return ()
         return (TensorFact(tuple(int(n) for n in result.shape), str(result.dtype).removeprefix("torch.")),)
     if isinstance(result, list | tuple):
         return tuple(fact for item in result for fact in tensor_facts(item))

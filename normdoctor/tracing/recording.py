@@ -183,7 +183,10 @@ def _attempt(
                 entry.module.training = training
         recorder = Recorder(parts, stand, _device_of(parts))
         names: list[str] = []
-        args, kwargs = _placeholders(example, stand.value, recorder, names)
+        try:
+            args, kwargs = _placeholders(example, stand.value, recorder, names)
+        except Exception as error:  # tensors of a kind that a carrier does not know, containers of the user's
+            raise _AttemptError(error, None, "copy of the inputs") from error
         what = "forward"
         try:
             with recorder.active():
@@ -252,6 +255,8 @@ def _placeholders(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     def put(value: Any, name: str) -> Any:
         if isinstance(value, torch.Tensor):
+            if value.is_nested:
+                raise TypeError("a nested tensor has no sizes that can be recorded")
             carried = stand(value)
             recorder.tape.placeholder(name, carried)
             names.append(name)

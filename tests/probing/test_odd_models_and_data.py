@@ -153,3 +153,115 @@ def test_losses_that_are_numbers(loss):
         model(X).sum().backward()
         w.step(loss)
     assert w.history()["losses"]["loss"]["value"] == [(0, 2.0)]
+
+
+class Few(torch.Tensor):
+    """A tensor of a class of its own, which knows few operations."""
+
+    KNOWN = ("detach", "relu", "threshold_backward", "sum", "expand", "ones_like")
+
+    @staticmethod
+    def __new__(cls, held):
+        given = {"dtype": held.dtype, "device": held.device, "requires_grad": held.requires_grad}
+        return torch.Tensor._make_wrapper_subclass(cls, held.shape, **given)
+
+    def __init__(self, held):
+        self.held = held
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        if function.__name__.partition(".")[0] not in cls.KNOWN:
+            raise NotImplementedError(function.__name__)
+        bare = [one.held if isinstance(one, Few) else one for one in args]
+        made = function(*bare, **(kwargs or {}))
+        return Few(made) if function.__name__.startswith(("relu", "detach")) else made
+
+
+class Special(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x):
+        special = torch.relu(Few(self.linear(x).detach()))
+        return self.linear(x).sum() + special.sum()
+
+
+def test_a_tensor_that_cannot_be_measured_ends_no_forward():
+    model, x = Special(), torch.randn(2, 4)
+    with normdoctor.watch(model, every=1, on_finding="ignore") as w:
+        model(x).backward()
+        w.step()
+    assert any("relu could not be measured in full" in note for note in w.report().targets[0].notes)
+    (target,) = normdoctor.check(model, x, data=[x]).targets
+    assert any("relu could not be measured in full" in note for note in target.notes)
+
+
+class Ragged(nn.Module):
+    """Takes or makes nested tensors."""
+
+    def __init__(self, layout):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.layout = layout
+
+    def forward(self, x):
+        rows = x if x.is_nested else torch.nested.as_nested_tensor([x[0, :3], x[1]], layout=self.layout)
+        return torch.nested.to_padded_tensor(self.linear(rows), 0.0)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("layout", [torch.jagged, torch.strided])
+def test_nested_tensors(layout):
+    model, x = Ragged(layout), torch.randn(2, 5, 4)
+    normdoctor.check(model, x, data=[x, x])
+    with normdoctor.watch(model, every=1, on_finding="ignore") as w:
+        for _ in range(3):
+            model(x).sum().backward()
+            w.step()
+    w.report()
+    rows = torch.nested.nested_tensor([torch.randn(3, 4), torch.randn(5, 4)], layout=torch.jagged)
+    (problem,) = normdoctor.check(model, rows).problems
+    assert "a nested tensor has no sizes that can be recorded" in problem.message
+
+
+class Complex(nn.Module):
+    """Only the imaginary part of its weight is trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4, dtype=torch.complex64))
+
+    def forward(self, x):
+        return x * self.weight.imag
+
+
+@pytest.mark.filterwarnings("error")
+def test_both_parts_of_complex_weights_are_looked_at():
+    model = Complex()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with normdoctor.watch(model, every=1, on_finding="ignore") as w:
+        for _ in range(8):
+            optimizer.zero_grad()
+            loss = model(torch.ones(3, 4)).sum()
+            loss.backward()
+            optimizer.step()
+            w.step(loss)
+    assert w.measurements()["updates"]["weight"]["still"] == 0
+    assert not w.report().findings
+
+
+def test_rounding_is_no_reason_where_nothing_is_known_to_step():
+    model = nn.Sequential(nn.Linear(4, 4)).bfloat16()
+    with normdoctor.watch(model, every=1, on_finding="ignore") as w:
+        for _ in range(8):
+            model(torch.randn(3, 4).bfloat16()).square().sum().backward()
+            w.step()
+            model.zero_grad()
+    (finding,) = [one for one in w.report().findings if one.code == "ND805"]
+    assert "rounds" not in finding.message
+
+
+def test_layerwise_is_true_or_false():
+    with pytest.raises(UsageError, match="layerwise is a str"):
+        normdoctor.recalibrate(nn.Sequential(nn.BatchNorm1d(3)), [X], layerwise="yes")

@@ -122,7 +122,8 @@ class ParameterNeverChanges(base.Rule):
         names = " and ".join(f"`{one.name}`" for one in members)
         known = graph.parameters.get(first.name)
         dtype, rate = known.tensor.dtype if known else "", first.figures["rate"]
-        narrow = dtype in ("bfloat16", "float16")
+        # Without an optimizer that was seen, nobody knows whether there were steps to be rounded.
+        narrow = dtype in ("bfloat16", "float16") and rate is not None
         because = (
             "its learning rate is 0" if rate == 0 else f"{dtype} rounds the steps away" if narrow else ""
         )
