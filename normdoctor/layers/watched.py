@@ -37,8 +37,7 @@ def shown(layer: Norm, x: Tensor, residual: Tensor | None) -> Tensor:
     """The forward of a layer before the eyes of the probe: the norm in one call, then what follows it."""
     verify.residual(x, residual)
     function, given = layer._seen_as()
-    y = handle_torch_function(function, (x,), x, *given, layer=layer)
-    return native.finish(y, layer.activation, residual)
+    return native.finish(function(x, *given, layer=layer), layer.activation, residual)
 
 
 def batch_norm(
@@ -54,10 +53,13 @@ def batch_norm(
     layer: Any,
 ) -> Tensor:
     """BatchNorm with the arguments of `F.batch_norm`, and the layer that computes it."""
+    if torch._C._is_torch_function_mode_enabled():  # one mode after the other, as torch's functions do
+        given = (input, running_mean, running_var, weight, bias, training, momentum, eps)
+        return handle_torch_function(batch_norm, (input,), *given, layer=layer)
     request = layer.statistics.request
     if not training or request is None or not request.by_samples or input.numel() == 0:
         y: Tensor = layer._normalize(input)
-        if training and request is not None and not backends.transformed(input):
+        if training and request is not None:
             request.whole = layer.statistics.mean, layer.statistics.var
         return y
     layer._check_input_dim(input)
@@ -72,7 +74,9 @@ def batch_norm(
 def _by_itself(name: str) -> Callable[..., Tensor]:
     """A function of this name that lets the layer compute; its arguments are torch's."""
 
-    def function(input: Tensor, *_: Any, layer: Norm) -> Tensor:
+    def function(input: Tensor, *rest: Any, layer: Norm) -> Tensor:
+        if torch._C._is_torch_function_mode_enabled():
+            return handle_torch_function(function, (input,), input, *rest, layer=layer)
         return layer._normalize(input)
 
     function.__name__ = name

@@ -291,15 +291,28 @@ def test_no_input_is_kept_alive():
     observer.detach()
 
 
+class Within(nn.Module):
+    def __init__(self, *inner):
+        super().__init__()
+        self.inner = nn.Sequential(*inner)
+
+    def forward(self, x):
+        with torch.device("cpu"):
+            return self.inner(x)
+
+
 @pytest.mark.parametrize("budget", [None, 16])
 def test_other_modes_at_the_same_time(budget):
     """`torch.device` as a context is a mode of its own, which hides nothing."""
     own, theirs = pair((8, 5, 7))
     data = batches((8, 5, 7))
+    own, theirs = (Within(one, layers.GroupNorm(1, 5)) for one in (own, theirs))
     with torch.device("cpu"):
-        found = probe(own, data, [NormCollector(budget)])["batch_norm"]
-        expected = probe(theirs, data, [NormCollector(budget)])["batch_norm"]
-    assert_same_figures(found, expected, 1e-4)
+        found = probe(own, data, [NormCollector(budget), UnitCollector()])
+        expected = probe(theirs, data, [NormCollector(budget), UnitCollector()])
+    assert_same_figures(found["batch_norm"], expected["batch_norm"], 1e-4)
+    assert list(found["units"]) == list(expected["units"])
+    assert "inner.1:group_norm" in found["units"]
 
 
 @pytest.mark.parametrize("backend", ["reference", "torch"])
