@@ -159,12 +159,6 @@ class Fix(msgspec.Struct, frozen=True, kw_only=True):
         """Can it be applied by a machine?"""
         return self.applicability is not Applicability.DISPLAY and bool(self.edits or self.steps)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fix as plain data, for reports."""
-        steps = {"steps": msgspec.to_builtins(self.steps)} if self.steps else {}
-        plain = {"title": self.title, "applicability": str(self.applicability), "edits": dict(self.edits)}
-        return plain | steps
-
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
     """One place of a finding that holds at many: the module, the figures measured there, the call."""

@@ -9,7 +9,7 @@ import msgspec
 
 import normdoctor
 from normdoctor.facts import Location
-from normdoctor.findings import Finding, Severity
+from normdoctor.findings import Finding, Fix, Severity
 from normdoctor.output.paths import shown_path
 from normdoctor.output.plainjson import plain
 from normdoctor.output.statistics import statistics
@@ -75,7 +75,7 @@ def finding_to_dict(
             {"module": site.module, "evidence": plain(site.evidence), "call": _place(site.call)}
             for site in finding.sites
         ],
-        "fix": None if finding.fix is None else finding.fix.to_dict(),
+        "fix": None if finding.fix is None else fix_to_dict(finding.fix),
         "help": finding.help,
         "fingerprint": finding.fingerprint,
         "baseline": known,
@@ -103,6 +103,13 @@ def _target(report: Report, target: TargetSummary) -> dict[str, Any]:
         "parameters": target.parameters,
         "rules": outcomes,
     }
+
+
+def fix_to_dict(fix: Fix) -> dict[str, Any]:
+    """A fix as plain data; `steps` are there where it has some."""
+    steps = [msgspec.to_builtins(step) | ({"at": _place(step.at)} if step.at else {}) for step in fix.steps]
+    plain = {"title": fix.title, "applicability": str(fix.applicability), "edits": dict(fix.edits)}
+    return plain | ({"steps": steps} if steps else {})
 
 
 def _place(location: Location | None) -> dict[str, Any] | None:

@@ -252,9 +252,14 @@ def constant_units(site: Site) -> set[int]:
     return (close | set(site.figures["constant"])) if site.observations > 1 else set()
 
 
+def spoilt(site: Site) -> bool:
+    """Were there bad values in every batch that it is judged by? Those are not counted: nothing is known."""
+    return int(site.figures.get("bad_batches", 0)) >= site.batches
+
+
 def dead(site: Site) -> bool:
     """Is no unit of a rectifier ever active? Of a smooth one, is everything next to zero?"""
-    if site.kind not in RECTIFIERS:
+    if site.kind not in RECTIFIERS or spoilt(site):
         return False
     if site.kind in RELUS or site.kind == "threshold":
         return not any(site.figures["active"])

@@ -156,6 +156,22 @@ def spread_over(finding: Finding, paths: Sequence[str]) -> Finding:
     return replace(finding, modules=tuple(paths), sites=(*finding.sites, *sites))
 
 
+def first_bad(parameters: Sequence[Trained]) -> int | None:
+    """At which of the last looks was a gradient not finite for the first time? Counted from 0."""
+    rows = zip(*(one.figures["norms"] for one in parameters), strict=True)
+    return next((look for look, row in enumerate(rows) if any(bad_norm(norm) for norm in row)), None)
+
+
+def bad_norm(norm: float | None) -> bool:
+    """Is there a gradient, and is it not finite?"""
+    return norm is not None and not math.isfinite(norm)
+
+
+def bad_losses(graph: Graph) -> dict[str, Any] | None:
+    """In how many of how many steps the loss was not finite, and the first; None where no loss was told."""
+    return next(iter(_measured(graph, "losses").values()), None)
+
+
 def modes(graph: Graph) -> dict[str, Any] | None:
     """In which modes the model ran: the figures of the whole model."""
     return next((one for one in _measured(graph, "modes").values() if one["kind"] == "model"), None)

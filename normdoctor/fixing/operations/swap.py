@@ -63,11 +63,11 @@ def renamed(doc: Document, call: cst.Call, new: str) -> tuple[Splice, ...]:
         base = full.rpartition(".")[0]
         if not full:
             return _method(doc, call, func, new)
-        if new.startswith(f"{base}."):
-            rest = new[len(base) + 1 :]
-            return (Splice(doc.file, *doc.span(func.attr), rest),)
         if found(f"{base}.{last}") is not None and base in ("torch", "torch.nn.functional"):
             return (Splice(doc.file, *doc.span(func.attr), last),)
+        if new.startswith(f"{base}.") and base != "torch":
+            rest = new[len(base) + 1 :]
+            return (Splice(doc.file, *doc.span(func.attr), rest),)
     text, imports = doc.name_for(new)
     return (Splice(doc.file, *doc.span(func), text), *imports)
 

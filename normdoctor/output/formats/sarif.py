@@ -14,6 +14,7 @@ from normdoctor.findings import Confidence, Finding, Severity, node_id
 from normdoctor.output import Format
 from normdoctor.output.paths import anchor_file, shown_path
 from normdoctor.output.plainjson import plain, to_text
+from normdoctor.output.schema import fix_to_dict
 from normdoctor.rules import find_rule
 from normdoctor.rules.base import page_of, summary_of
 
@@ -117,7 +118,7 @@ def _result(
         "target": finding.target,
         "evidence": plain(finding.evidence),
         **({"help": finding.help} if finding.help else {}),
-        **({"fix": finding.fix.to_dict()} if finding.fix else {}),
+        **({"fix": fix_to_dict(finding.fix)} if finding.fix else {}),
     }
     return {
         "ruleId": finding.code,

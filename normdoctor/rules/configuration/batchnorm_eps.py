@@ -128,7 +128,7 @@ class BatchnormEps(Rule):
     def _fix(eps: float) -> Fix:
         edits = {"eps": ""}
         title = "Set eps to its default 1e-5"
-        if 0.1 < eps < 1:
+        if 0.1 < eps < 1 and eps != 0.5:
             momentum = f"{1 - eps if eps >= 0.5 else eps:.6g}"
             edits["momentum"] = momentum
             title = f"Set momentum={momentum} and leave eps at its default 1e-5"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from normdoctor.findings import Confidence, Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules import base
-from normdoctor.rules.signals import Signals
+from normdoctor.rules.signals import Signals, spoilt
 from normdoctor.rules.sites import RELUS, Site
 
 
@@ -89,7 +89,7 @@ class DeadUnits(base.Rule):
         """Judge every ReLU that was observed often enough, unless nothing that varies comes in."""
         signals = Signals(graph)
         for site in signals.of_role("activation"):
-            if site.kind not in RELUS or site.observations < self.options.observations:
+            if site.kind not in RELUS or site.observations < self.options.observations or spoilt(site):
                 continue
             dead = [unit for unit, share in enumerate(site.figures["active"]) if share == 0]
             if site.batches < self.options.batches or len(dead) <= self.options.warning * site.units:

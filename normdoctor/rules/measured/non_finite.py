@@ -8,6 +8,7 @@ from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules import base
 from normdoctor.rules.sites import Site, sites
+from normdoctor.rules.training import bad_losses, first_bad, origin_of, trained
 
 #: The largest number of a format.
 _LARGEST = {"float16": 65504.0, "bfloat16": 3.39e38, "float32": 3.4e38}
@@ -25,7 +26,8 @@ class NonFinite(base.Rule):
     nothing, unless a row is masked altogether: its softmax is 0 / 0.
 
     In a watched training only the outputs of layers, norms and activations are seen, and the first of them
-    that holds a bad value is named.
+    that holds a bad value is named, unless the gradient of an earlier step (ND807) explains it. Where all of
+    them are finite and the loss is not, again and again, that is said.
 
     ## Why is this bad?
     One NaN in an output makes the loss NaN, and one step later every weight. In half precision the largest
@@ -89,6 +91,12 @@ class NonFinite(base.Rule):
     requires = frozenset[str]()
     needs = frozenset({"finite"})
 
+    class Options(base.RuleOptions, frozen=True, kw_only=True):
+        """In a watch, how many losses that are not finite are too many, and what share of all."""
+
+        losses: int = 3
+        share: float = 0.05
+
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Name every operation that made bad values of good ones; in a watch, the first site that has any."""
         made = sorted(sites(graph, need="finite"), key=lambda site: int(site.figures["order"]))
@@ -96,8 +104,11 @@ class NonFinite(base.Rule):
             yield self._made(graph, site)
         if (graph.facts.measurements or {}).get("run", {}).get("source") == "watch":
             bad = [site for site in sites(graph) if site.figures.get("bad_batches")]
-            if bad:
-                yield self._seen(graph, min(bad, key=lambda site: int(site.figures["order"])))
+            first = min(bad, key=lambda site: int(site.figures["order"])) if bad else None
+            if first is not None and not _follows(graph, first):
+                yield self._seen(graph, first)
+            elif first is None and first_bad(trained(graph)) is None:
+                yield from self._in_loss(graph)
 
     def _made(self, graph: Graph, site: Site) -> Finding:
         figures = site.figures
@@ -125,6 +136,23 @@ class NonFinite(base.Rule):
             help=_help(site),
         )
 
+    def _in_loss(self, graph: Graph) -> Iterator[Finding]:
+        losses = bad_losses(graph)
+        least = self.options.losses
+        if losses is None or losses["not_finite"] < max(least, self.options.share * losses["steps"]):
+            return
+        bad, steps, first = losses["not_finite"], losses["steps"], losses.get("first")
+        yield self.finding(
+            graph,
+            f"the loss was not finite in {bad} of {steps} steps"
+            + (f", first in step {first}" if first is not None else "")
+            + ", and the layers, norms and activations that were seen are",
+            module="",
+            location=origin_of(graph, ""),
+            evidence={"not_finite": bad, "steps": steps, "first": first},
+            help="Look behind the last layer and at the loss: a logarithm or a division at zero.",
+        )
+
     def _seen(self, graph: Graph, site: Site) -> Finding:
         bad = int(site.figures["bad_batches"])
         return self.finding(
@@ -141,6 +169,17 @@ class NonFinite(base.Rule):
             },
             help="Check the model with these batches as data= to see which operation makes them.",
         )
+
+
+def _follows(graph: Graph, site: Site) -> bool:
+    """Is it that an earlier gradient (ND807) made the weights bad, so that all is bad that they make?"""
+    parameters = trained(graph)
+    look = first_bad(parameters)
+    if look is None:
+        return False
+    spoilt = any(one.module == site.module and one.figures["spoilt"] for one in trained(graph, "updates"))
+    looks = len(parameters[0].figures["norms"])
+    return spoilt or int(site.figures["bad_batches"]) < looks - look
 
 
 def _help(site: Site) -> str:

@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules import base
-from normdoctor.rules.training import Trained, place_of, trained
+from normdoctor.rules.training import Trained, bad_losses, bad_norm, first_bad, place_of, trained
+
+_BEHIND = "Look at what stands behind this layer: a square root, a division or a logarithm at zero."
+_LOSS = "Look at how the loss is computed: a logarithm or a division at zero, a value out of range."
+_LARGE = "Clip gradients (torch.nn.utils.clip_grad_norm_), lower the learning rate, or normalize."
 
 
 class NonFiniteGradient(base.Rule):
@@ -16,8 +20,9 @@ class NonFiniteGradient(base.Rule):
 
     ## What it does
     Looks, in a watched training, for NaN and infinity in all gradients as the optimizer gets them, and names
-    the layer nearest to the output that has one: the backward met the fault right behind it. A step that
-    `torch.amp.GradScaler` leaves out because of an overflow is none.
+    the layer nearest to the output that has one: the backward met the fault right behind it. Where no
+    gradient is finite, it tells since when the loss is not, and how large gradients were at the look before.
+    A step that `torch.amp.GradScaler` leaves out because of an overflow is none.
 
     ## Why is this bad?
     One such step makes the weights NaN, and everything after it.
@@ -93,15 +98,19 @@ class NonFiniteGradient(base.Rule):
     requires = frozenset[str]()
     needs = frozenset({"gradients"})
 
+    class Options(base.RuleOptions, frozen=True, kw_only=True):
+        """The norm of all gradients above which the look before explains it."""
+
+        large: float = 1e6
+
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Find the first look with such gradients, and the layer where they begin."""
         parameters = trained(graph)
-        for look, row in enumerate(zip(*(one.figures["norms"] for one in parameters), strict=True)):
-            bad = [one for one, norm in zip(parameters, row, strict=True) if _bad(norm)]
-            if bad:
-                some = sum(norm is not None for norm in row)
-                yield self._finding(graph, bad, look, some)
-                return
+        look = first_bad(parameters)
+        if look is not None:
+            row = [one.figures["norms"][look] for one in parameters]
+            bad = [one for one, norm in zip(parameters, row, strict=True) if bad_norm(norm)]
+            yield self._finding(graph, bad, look, sum(norm is not None for norm in row))
 
     def _finding(self, graph: Graph, bad: list[Trained], look: int, some: int) -> Finding:
         nearest = bad[-1]
@@ -113,10 +122,12 @@ class NonFiniteGradient(base.Rule):
             else f"the gradient of `{nearest.name}` is not finite, as those of {len(bad) - 1} parameters "
             f"before it are, and those of {some - len(bad)} behind it are finite"
         )
+        cause = self._cause(graph, step) if everywhere else ""
+        grown = self._grown(graph, look)
         norm = nearest.figures["norms"][look]
         return self.finding(
             graph,
-            f"{told} (step {step + 1})" + (": the loss itself may not be" if everywhere else ""),
+            f"{told} (step {step + 1})" + ("" if not cause else f": {cause}") + grown,
             module=nearest.module,
             location=place_of(graph, nearest),
             evidence={
@@ -126,9 +137,23 @@ class NonFiniteGradient(base.Rule):
                 "value": "nan" if math.isnan(norm) else "inf",
                 "first": nearest.name,
             },
-            help="Look at what stands behind this layer: a square root, a division or a logarithm at zero.",
+            help=_LARGE if grown else _LOSS if cause else _BEHIND,
         )
 
+    def _cause(self, graph: Graph, step: int) -> str:
+        """What is known of the loss, where no gradient is finite."""
+        losses = bad_losses(graph)
+        if losses is None:
+            return "the loss itself may not be"
+        first = losses.get("first")
+        known = first is not None and first <= step + 1
+        return f"the loss is not either, since step {first}" if known else ""
 
-def _bad(norm: float | None) -> bool:
-    return norm is not None and not math.isfinite(norm)
+    def _grown(self, graph: Graph, look: int) -> str:
+        """What the gradients were at the look before, where that is far too much."""
+        norms = [one.figures["norms"][look - 1] for one in trained(graph)] if look else []
+        size = math.hypot(*(norm for norm in norms if norm is not None))
+        if not size > self.options.large:
+            return ""
+        steps = next(one.figures["steps"] for one in trained(graph))
+        return f"; at step {steps[look - 1] + 1} their norm was {size:.2g}"

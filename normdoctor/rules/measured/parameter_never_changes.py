@@ -9,7 +9,10 @@ from statistics import median
 from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules import base
-from normdoctor.rules.training import Trained, place_of, spread_over, trained
+from normdoctor.rules.training import Trained, origin_of, place_of, spread_over, trained
+
+#: Adam changes a weight of 1 by about its learning rate: below half a unit in the last place of float32.
+_TINY = 2.0**-24
 
 
 class ParameterNeverChanges(base.Rule):
@@ -25,7 +28,8 @@ class ParameterNeverChanges(base.Rule):
     ## Why is this bad?
     The parameter is not trained. Usual causes: a learning rate of zero for its group, weights in bf16 or
     fp16, for which the step is below half a unit in the last place (1 + 1e-4 is 1 in bf16), weights that are
-    overwritten after each step, and an optimizer that was built for other tensors.
+    overwritten after each step, and an optimizer that was built for other tensors. Where nothing changes and
+    no optimizer made a step, `optimizer.step()` is missing; that is one finding.
 
     ## Example
     Half precision rounds small steps away:
@@ -107,11 +111,26 @@ class ParameterNeverChanges(base.Rule):
             and one.figures["trainable"]
             and sizes.get(one.name, 0.0) > self.options.noise * largest
         ]
+        if still and not _optimized(graph) and all(_unmoved(one) for one in trained(graph, "updates")):
+            yield self._no_step(graph, still)
+            return
         by_layer: dict[str, list[Trained]] = {}
         for one in still:
             by_layer.setdefault(one.module, []).append(one)
         for path, members in by_layer.items():
             yield self._finding(graph, path, members)
+
+    def _no_step(self, graph: Graph, still: list[Trained]) -> Finding:
+        looks, count = still[0].figures["moved"], len(still)
+        return self.finding(
+            graph,
+            f"nothing changed in {looks} looks although {count} parameters had a gradient, and no optimizer "
+            "made a step with the model",
+            module="",
+            location=origin_of(graph, ""),
+            evidence={"looks": looks, "parameters": [one.name for one in still]},
+            help="Call optimizer.step() after the backward, on an optimizer of this model's own parameters.",
+        )
 
     def _size(self, one: Trained) -> float:
         sizes = [value for value in one.rms() if value is not None and math.isfinite(value)]
@@ -125,7 +144,13 @@ class ParameterNeverChanges(base.Rule):
         # Without an optimizer that was seen, nobody knows whether there were steps to be rounded.
         narrow = dtype in ("bfloat16", "float16") and rate is not None
         because = (
-            "its learning rate is 0" if rate == 0 else f"{dtype} rounds the steps away" if narrow else ""
+            "its learning rate is 0"
+            if rate == 0
+            else f"{dtype} rounds the steps away"
+            if narrow
+            else f"its learning rate is {rate:g}"
+            if rate is not None and rate < _TINY
+            else ""
         )
         finding = self.finding(
             graph,
@@ -144,3 +169,12 @@ class ParameterNeverChanges(base.Rule):
             else "Check the learning rate of its group, and what writes to it after the step.",
         )
         return spread_over(finding, [path])
+
+
+def _optimized(graph: Graph) -> bool:
+    """Did an optimizer make a step with the model?"""
+    return any(one.figures["optimized"] is not None for one in trained(graph))
+
+
+def _unmoved(one: Trained) -> bool:
+    return bool(one.figures["still"] == one.figures["moved"])

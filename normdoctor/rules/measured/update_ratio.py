@@ -108,6 +108,7 @@ class UpdateRatio(base.Rule):
     def _finding(self, graph: Graph, one: Trained, ratio: float, word: str) -> Finding:
         bound = self.options.high if word == "above" else self.options.low
         rate = one.figures["rate"]
+        small = rate is not None and rate < self.options.low
         finding = self.finding(
             graph,
             f"a step changes the weight of {{modules}} by {ratio:.2g} of its norm, {word} {bound:g}"
@@ -115,6 +116,6 @@ class UpdateRatio(base.Rule):
             module=one.module,
             location=place_of(graph, one),
             evidence={"ratio": ratio, "rate": rate, "looks": one.looks},
-            help=_FAR if ratio < self.options.low / 100 else _NEAR,
+            help=_FAR if ratio < self.options.low / 100 and not small else _NEAR,
         )
         return spread_over(finding, [one.module])

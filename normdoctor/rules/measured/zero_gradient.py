@@ -8,7 +8,16 @@ from normdoctor.findings import Confidence, Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules import base
 from normdoctor.rules.layers import BATCH_NORMS
-from normdoctor.rules.training import Trained, norm_modes, place_of, spread_over, trained, underflows
+from normdoctor.rules.training import (
+    FEWEST_STEPS,
+    Trained,
+    norm_modes,
+    origin_of,
+    place_of,
+    spread_over,
+    trained,
+    underflows,
+)
 
 
 class ZeroGradient(base.Rule):
@@ -17,7 +26,9 @@ class ZeroGradient(base.Rule):
     ## What it does
     Says, in a watched training, which weights had a gradient of exactly zero in every look, and which
     BatchNorms run although their parameters never get a gradient: their forward does not use them. Biases
-    and scales count where all parameters of their layer are without gradient.
+    and scales count where all parameters of their layer are without gradient. Where an optimizer makes its
+    steps and no parameter has a gradient at all, that is one finding: the backward is missing, does not reach
+    the model, or is followed by `zero_grad()`.
 
     Silent are gradients that fp16 rounds to zero (ND806), parameters that are in no optimizer, layers that
     did not run in every look (experts that were not chosen), and gradients that are zero at first only, as
@@ -96,6 +107,10 @@ class ZeroGradient(base.Rule):
         """Judge every layer with trainable parameters."""
         if underflows(graph):
             return  # ND806: the zeros were rounded
+        steps = [one for one in trained(graph) if one.figures["trainable"] and one.figures["optimized"]]
+        if steps and all(one.figures["seen"] == 0 and one.looks >= FEWEST_STEPS for one in steps):
+            yield self._nothing(graph, steps)
+            return
         layers: dict[str, list[Trained]] = {}
         for one in trained(graph):
             if one.trains and one.looks >= self.options.looks and "expert" not in one.name.lower():
@@ -121,6 +136,22 @@ class ZeroGradient(base.Rule):
                 help="Look at what stands between this layer and the loss.",
             )
         yield from self._unused_norms(graph, layers)
+
+    def _nothing(self, graph: Graph, steps: list[Trained]) -> Finding:
+        had = any(one.figures["place"] is not None for one in steps)
+        return self.finding(
+            graph,
+            f"an optimizer made {steps[0].looks} steps with {len(steps)} parameters of the model, and none "
+            "of them had a gradient: "
+            + ("it was there after the backward and gone at the step" if had else "no backward reached them"),
+            module="",
+            location=origin_of(graph, ""),
+            evidence={"looks": steps[0].looks, "parameters": len(steps), "backward": had},
+            help="Call zero_grad() before the backward or after the step, not between them."
+            if had
+            else "Call loss.backward() before the step, on a loss that is computed from the model's output "
+            "without no_grad(), detach(), item() or numpy().",
+        )
 
     def _zero(self, layer: list[Trained]) -> list[Trained]:
         """The parameters of a layer that are without gradient, where that says something."""
