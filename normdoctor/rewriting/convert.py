@@ -26,6 +26,9 @@ from normdoctor.rewriting.verify import Difference, Outputs, compare, compare_la
 from normdoctor.rewriting.where import Predicate, Where, predicate
 from normdoctor.tracing.inputs import as_example, to_device
 
+#: Bytes of a model that is not run on inputs that nobody gave.
+UNASKED = 2**31
+
 
 def convert(
     model: nn.Module,
@@ -90,6 +93,9 @@ class _Work:
     def __init__(self, scene: Scene, conversion: Conversion, chosen: Predicate, verify: bool) -> None:
         self.scene, self.conversion, self.chosen, self.verify = scene, conversion, chosen, verify
         self.model = scene.model
+        tensors = (*scene.model.parameters(), *scene.model.buffers())
+        self.large = sum(one.numel() * one.element_size() for one in tensors) > UNASKED
+        self.left = 0
         self.known: dict[Any, Kind | None] = {}
         self.registered = {id(one) for one in scene.model.modules()}
         self.refused: list[Refusal] = []
@@ -126,6 +132,8 @@ class _Work:
                 continue
             if any(self.chosen(name, entry.module) for name in (path, *entry.aliases)):
                 found.append((path, entry.module, tuple(entry.aliases)))
+            else:
+                self.left += 1
         return found
 
     def _convert(self, found: list[tuple[str, nn.Module, tuple[str, ...]]]) -> list[Place]:
@@ -163,11 +171,12 @@ class _Work:
     def _outputs(self, layers: dict[str, nn.Module], *, again: bool = False) -> Outputs:
         """What the model returns; nothing where it cannot be run here."""
         example = self.scene.example
-        if example is None or _is_meta(self.model) or not (self.verify or example.source == "given"):
+        given = example is not None and example.source == "given"
+        if example is None or _is_meta(self.model) or not (given or (self.verify and not self.large)):
             return Outputs()
         outputs = run(self.model, example, layers)
         if isinstance(outputs.modes["eval"], str) and not again:
-            if example.source == "given":
+            if given:
                 raise TraceError(
                     f"the model raised on the inputs, before it was changed: {outputs.modes['eval']}"
                 )
@@ -258,9 +267,17 @@ class _Work:
             if isinstance(text, str)
         ]
         if self.verify and self.replaced and self.conversion.exact and not before.modes:
-            reason = "the model is on the meta device" if _is_meta(self.model) else self.scene.why_no_flow
-            found.append(f"not verified: {reason or 'the model could not be run'}")
+            found.append(f"not verified: {self._why_not_run()}")
+        if self.left and not self.replaced and not self.refused:
+            found.append(f"where chose none of the {self.left} layers that the conversion is about")
         return found
+
+    def _why_not_run(self) -> str:
+        if _is_meta(self.model):
+            return "the model is on the meta device"
+        if self.large and self.scene.example is not None:
+            return "the model is large, and no inputs were given"
+        return self.scene.why_no_flow or "the model could not be run"
 
 
 def _renamed(key: str, moved: dict[str, str], now: set[str]) -> str | None:

@@ -213,6 +213,42 @@ def test_where():
         assert [one.path for one in result.replaced] == paths
 
 
+def test_where_that_chooses_nothing_says_so():
+    result = normdoctor.convert(net(), "batch->sync", where="layer9.*", inputs=X)
+    assert result.notes == ("where chose none of the 2 layers that the conversion is about",)
+
+
+def test_large_models_are_not_run_unasked(monkeypatch):
+    monkeypatch.setattr("normdoctor.rewriting.convert.UNASKED", 100)
+    result = normdoctor.convert(net(), "batch->none")
+    assert (result.verified, len(result.replaced), result.differences) == (False, 2, {})
+    assert "not verified: the model is large, and no inputs were given" in result.notes
+    assert normdoctor.convert(net(), "batch->none", inputs=X).verified
+
+
+def test_in_inference_mode():
+    model = net()
+    with torch.inference_mode():
+        result = normdoctor.convert(model, "batch->none", inputs=X)
+        with pytest.raises(RewriteError, match="inference tensors"):
+            normdoctor.convert(net(), "batch->none", inputs=X)
+    result.model(X).sum().backward()
+    assert all(p.grad is not None for p in result.model.parameters())
+
+
+@pytest.mark.parametrize("count", ["None", "deleted"])
+def test_without_a_counter_of_batches(count):
+    model = net()
+    if count == "None":
+        model[1].num_batches_tracked = None
+    else:
+        del model[1].num_batches_tracked
+    for spec in ("torch->own", "batch->sync", "batch->frozen", "batch->none"):
+        result = normdoctor.convert(model, spec, inputs=X)
+        assert result.verified
+        assert not any(value.is_meta for value in (*result.model.parameters(), *result.model.buffers()))
+
+
 def test_names_lead_back_to_parameters_and_keys():
     class Tied(nn.Module):
         def __init__(self):

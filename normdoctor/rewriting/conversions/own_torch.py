@@ -57,6 +57,7 @@ class OwnToTorch(Conversion):
     """What `torch->own` made of it, otherwise torch's layer of the same name; refused where there is none."""
 
     spec = "own->torch"
+    aliases = ("ours->torch",)
     families = FAMILIES
     exact = frozenset({"eval", "train"})
     own_state = frozenset({"activation", "backend", "statistics", "_tail"})

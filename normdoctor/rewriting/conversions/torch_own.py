@@ -62,6 +62,7 @@ class TorchToOwn(Conversion):
     """The same tensors under the same names, the same numbers, faster kernels."""
 
     spec = "torch->own"
+    aliases = ("torch->ours",)
     families = frozenset(_BUILD)
     calls = frozenset({"batch_norm", "instance_norm", "layer_norm", "group_norm", "rms_norm"})
     exact = frozenset({"eval", "train"})
