@@ -11,7 +11,7 @@ from normdoctor.fixing.case import Case
 from normdoctor.fixing.document import Document
 from normdoctor.fixing.looking import Look
 from normdoctor.fixing.operations.build import build
-from normdoctor.fixing.recipes import recipe
+from normdoctor.fixing.recipes import New, recipe
 from normdoctor.fixing.signatures import of_callable
 from normdoctor.fixing.sites import Site
 from normdoctor.fixing.splices import Change, Refused, Splice
@@ -123,8 +123,12 @@ def _by_factory(base: Look, site: Site, sites: list[Site], to: str, groups: int 
     splices: list[Splice] = []
     for there, node in named:
         text, imports = there.name_for(new.full)
-        if isinstance(there.parent(node), cst.Arg) and _is_partial(there, node) and new.args is not None:
-            raise Refused("functools.partial gives it settings, which the other layer may not know")
+        made = _partial(there, node)
+        if made is not None and new.args is not None:
+            settings = _settings(there, made, to, together, groups, new)
+            whole = f"{there.source(made.func)}({', '.join([text, *settings])})"
+            splices += [Splice(there.file, *there.span(made), whole), *imports]
+            continue
         if new.args is not None and (new.bound or new.kwargs):
             partial, more = there.name_for("functools.partial")
             if partial == "functools.partial" and more:
@@ -166,9 +170,23 @@ def _is_check(doc: Document, node: cst.CSTNode) -> bool:
     return isinstance(call, cst.Call) and doc.source(call.func) in ("isinstance", "issubclass", "type")
 
 
-def _is_partial(doc: Document, node: cst.CSTNode) -> bool:
-    call = doc.around(node, cst.Call)
-    return call is not None and doc.imported(call.func) == "functools.partial"
+def _partial(doc: Document, node: cst.CSTNode) -> cst.Call | None:
+    """The functools.partial whose first argument a name is."""
+    arg = doc.parent(node)
+    call = doc.parent(arg) if isinstance(arg, cst.Arg) else None
+    if not isinstance(call, cst.Call) or doc.imported(call.func) != "functools.partial":
+        return None
+    return call if call.args[0].value is node else None
+
+
+def _settings(doc: Document, made: cst.Call, to: str, site: Site, groups: int | None, new: New) -> list[str]:
+    """What a functools.partial gives the other layer: the settings that both know."""
+    if any(arg.keyword is None for arg in made.args[1:]):
+        raise Refused("functools.partial gives it arguments without names")
+    given = {arg.keyword.value: doc.source(arg.value) for arg in made.args[1:] if arg.keyword is not None}
+    size = "normalized_shape" if "normalized_shape" in site.modules[0].config else "num_features"
+    kept = recipe(to, site, {size: "", "num_channels": "", **given}, groups).kwargs
+    return [*new.bound, *(f"{name}={value}" for name, value in kept)]
 
 
 # -- norms written by hand -------------------------------------------------------------------------

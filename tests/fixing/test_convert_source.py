@@ -118,6 +118,14 @@ class TestDecisions:
         assert line(text, "bn").startswith("nn.GroupNorm(16, 16")
         assert "16 groups do not divide 8 channels" in result.stdout
 
+    def test_a_factory_with_settings(self, convert):
+        made = "norm_layer=functools.partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)"
+        text = NET.replace("norm_layer=nn.BatchNorm2d", made).replace(
+            "import torch\n", "import functools\nimport torch\n", 1
+        )
+        _, found = convert("--to", "group", "--write", code=0, text=text)
+        assert "norm_layer=functools.partial(nn.GroupNorm, 4, eps=1e-3)" in found
+
     def test_isinstance_is_left_alone(self, convert):
         text = NET.replace(
             "model = Net()",

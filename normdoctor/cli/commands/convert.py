@@ -78,6 +78,8 @@ def _show(result: Conversion, style: Style, write: bool) -> None:
 
     for problem in result.problems:
         fail(problem.message, problem.hint)
+    if result.problems and not result.decisions:
+        return
     if style.verbosity >= 0:
         rows = [
             (
