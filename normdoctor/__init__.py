@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from normdoctor.findings import Finding as Finding
     from normdoctor.findings import Severity as Severity
     from normdoctor.fixing.live import fix as fix
+    from normdoctor.probing.live import NormDoctorWarning as NormDoctorWarning
+    from normdoctor.probing.live import StoppedError as StoppedError
     from normdoctor.probing.monitor import watch as watch
     from normdoctor.probing.recalibrate import recalibrate as recalibrate
     from normdoctor.report import Report as Report
@@ -33,9 +35,11 @@ _HOMES = {
     "Confidence": "normdoctor.findings",
     "Finding": "normdoctor.findings",
     "NormDoctorError": "normdoctor.errors",
+    "NormDoctorWarning": "normdoctor.probing.live",
     "Report": "normdoctor.report",
     "Rule": "normdoctor.rules.base",
     "Severity": "normdoctor.findings",
+    "StoppedError": "normdoctor.probing.live",
     "layers": "normdoctor",
 }
 
@@ -43,9 +47,11 @@ __all__ = [
     "Confidence",
     "Finding",
     "NormDoctorError",
+    "NormDoctorWarning",
     "Report",
     "Rule",
     "Severity",
+    "StoppedError",
     "__version__",
     "check",
     "convert",

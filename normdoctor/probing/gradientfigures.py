@@ -60,7 +60,7 @@ def gradient_figures(
     Args:
         one: The parameter.
         steps: The steps of the last looks.
-        tables: What was noted at those looks, of shape (looks, rows of `gradients.ROWS`).
+        tables: What was noted at those looks, of shape (looks, rows of `gradientbank.ROWS`).
         counts: The counters of the bank.
         stepped: An optimizer was seen, so that `optimized` means something.
 
@@ -89,7 +89,7 @@ def update_figures(one: Parameter, tables: Tensor, counts: Tensor) -> dict[str, 
 
     `ratios` are norm(update) / norm(weight) of the last looks (None where the weight is zero or no step was
     seen); `still` counts looks in which the sample had a gradient and did not change, of `moved`
-    looks in which it had one.
+    looks in which it had one; `spoilt` says that the weight itself was not finite before a step.
     """
     weights, updates = tables[:, 2].tolist(), tables[:, 3].tolist()
     ratios = [
@@ -102,6 +102,10 @@ def update_figures(one: Parameter, tables: Tensor, counts: Tensor) -> dict[str, 
         "still": int(counts[3]),
         "moved": int(counts[4]),
         "ratios": ratios,
+        "spoilt": any(
+            not (math.isnan(changed) or math.isfinite(weight))
+            for weight, changed in zip(weights, tables[:, 4].tolist(), strict=True)
+        ),
     }
 
 

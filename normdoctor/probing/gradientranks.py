@@ -16,16 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from normdoctor.probing.gradientbank import ACTIVE, CHANGED, NORM, ROWS, UPDATE, WEIGHT
 from normdoctor.probing.gradientfigures import Parameter, gradient_figures, update_figures
-from normdoctor.probing.gradients import (
-    ACTIVE,
-    CHANGED,
-    NORM,
-    ROWS,
-    UPDATE,
-    WEIGHT,
-    GradientCollector,
-)
+from normdoctor.probing.gradients import GradientCollector
 from normdoctor.probing.series import RECENT
 
 
@@ -36,8 +29,8 @@ class Noted(NamedTuple):
         about: The parameter, without its values.
         shards: Into how many parts it is divided over ranks.
         steps: The steps of the last looks.
-        tables: What was noted at them, of shape (looks, rows of `gradients.ROWS`).
-        counts: The counters of `gradients.Bank`.
+        tables: What was noted at them, of shape (looks, rows of `gradientbank.ROWS`).
+        counts: The counters of `gradientbank.Bank`.
     """
 
     about: Parameter

@@ -30,6 +30,10 @@ LATER: Mapping[str, frozenset[str]] = {"ND807": frozenset({"ND608"})}
 AT_ONCE = frozenset({"ND608", "ND807"})
 
 
+class NormDoctorWarning(UserWarning):
+    """A finding of a watched training."""
+
+
 class StoppedError(NormDoctorError):
     """A watched training was stopped by a finding: `on_finding="stop"`."""
 

@@ -20,7 +20,7 @@ from normdoctor.loading.wrappers import unwrapped
 from normdoctor.probing.eager import eager
 from normdoctor.probing.gradients import GradientCollector
 from normdoctor.probing.hooks import Observer
-from normdoctor.probing.live import Alert, Alerts, Judgement, StoppedError, told
+from normdoctor.probing.live import Alert, Alerts, Judgement, NormDoctorWarning, StoppedError, told
 from normdoctor.probing.losses import Losses
 from normdoctor.probing.modetracker import ModeTracker
 from normdoctor.probing.plan import planned
@@ -46,10 +46,6 @@ WINDOW = 256
 
 #: Rules without measurements that are judged by how the model was trained.
 _BESIDE = ("ND506",)
-
-
-class NormDoctorWarning(UserWarning):
-    """A finding of a watched training."""
 
 
 def watch(
@@ -133,6 +129,7 @@ class Watch:
         self._active = True
         try:
             self._modes.attach()
+            self._gradients.open()
             self._attach()
         except BaseException:
             self._close()
@@ -281,6 +278,7 @@ class Watch:
 
     def _judge(self) -> None:
         """Begin to judge what was measured so far; nothing is observed until that is done."""
+        self._gradients.abandon()  # also a look that waits for the optimizer
         transfer = Transfer(self._tensors(), still=True)
         facts, full = self.facts_of.plain(), self._observer.forwards >= WINDOW
 
@@ -373,13 +371,13 @@ class Watch:
     def _detach(self) -> None:
         """End a look, if one was on."""
         eager.leave(self)
+        if self._attached or self._gradients.waits:
+            self._note_gradients()
         if not self._attached:
             return
         self._attached = self._modes.observed = False
         self._observer.detach()
         seen, self._seen = self._observer.forwards > self._seen, self._observer.forwards
-        if self._gradients.detach(self.steps) and (bad := self._gradients.bad()) is not None:
-            self._bad = Transfer([bad, *self._losses.tensors()])
         if seen:
             self._looks += 1
             self.observed += 1
@@ -387,11 +385,15 @@ class Watch:
         if self._observer.forwards >= JUDGED[0]:
             self._earlier = None
 
+    def _note_gradients(self) -> None:
+        if self._gradients.detach(self.steps) and (bad := self._gradients.bad()) is not None:
+            self._bad = Transfer([bad, *self._losses.tensors()[:1]])
+
     def _close(self) -> None:
         """Take everything off the model."""
         try:
             self._observer.detach()
-            self._gradients.abandon()
+            self._gradients.close()
         finally:
             self._modes.detach()
             eager.leave(self)
