@@ -24,7 +24,7 @@ from normdoctor.probing.calls import Call, Classifier, SiteKey, distributed, obs
 _FAILURES = (RuntimeError, TypeError, ValueError, LookupError, AttributeError)
 
 #: Looks after which the first part of what is seen is told from the rest; a power of two.
-FIRST_MARK = 8
+FIRST_MARK = 2
 
 
 class Collector(Protocol):

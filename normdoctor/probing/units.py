@@ -62,8 +62,9 @@ class UnitCollector:
     one observation of it. `budget` bounds how many values a site contributes to one forward, None reads all.
     Samples are copied and reduced together when the forward is over: so many small reductions would cost far
     more than the values that they read.
-    After marks, the activity of activations is that since the last mark but one: what dies in a training was
-    alive at its start.
+    After marks, the activity of activations is that since the last mark but one where units came to rest, or
+    to life, meanwhile: what dies in a training was alive at its start. Elsewhere it is that of all looks:
+    there is more evidence in them.
     The model's own floating point inputs are the sites `:input`, `:input#1`; what a norm takes is the site
     of what computed it, or one of the kind `norm_input` where that was not observed.
     """
@@ -165,8 +166,9 @@ class UnitCollector:
                 before = self._marks[0].batches.get(key, 0)
                 lately = _counts(rows)
                 if site["role"] == "activation" and 0 < before < batches:
-                    lately = lately - earlier[device][:, start : start + units]
-                    batches -= before
+                    late = lately - earlier[device][:, start : start + units]
+                    if not torch.equal(_at_rest(late), _at_rest(lately)):
+                        lately, batches = late, batches - before
                 found[site_name(key)] = {
                     **_described(key, site),
                     "batches": batches,
@@ -267,6 +269,12 @@ def _described(key: SiteKey, site: dict[str, Any]) -> dict[str, Any]:
 def _counts(rows: Tensor) -> Tensor:
     """Of totals, the rows that count: of shape (5, units), `n`, `active`, `low`, `high` and `level`."""
     return torch.cat((rows[:1], rows[5:9]))
+
+
+def _at_rest(counts: Tensor) -> Tensor:
+    """Of counts of shape (5, units): which units are never on, always on, or nearly always at the bounds."""
+    n, active, low, high, _ = counts
+    return torch.stack([active == 0, active == n, low + high > 0.9 * n, high > 0.5 * n])
 
 
 def figures(rows: Tensor, role: str, lately: Tensor) -> dict[str, Any]:

@@ -129,6 +129,9 @@ def test_activity_is_that_since_the_last_mark_but_one():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU())
     data = torch.randn(5 * FIRST_MARK, 10, 4)
+    nn.init.zeros_(model[0].weight[0, 1:])
+    nn.init.ones_(model[0].weight[0, :1])
+    data[2 * FIRST_MARK :, :, 0] = -9.0  # the first unit falls silent
     observer = Observer(model, planned({"units"}))
     observer.attach()
     for looks, x in enumerate(data, start=1):
@@ -146,13 +149,26 @@ def test_activity_is_that_since_the_last_mark_but_one():
     assert relu["unit_mean"] == pytest.approx(model(data).mean((0, 1)).tolist(), rel=1e-4)
 
 
+def test_units_that_are_as_they_were_are_told_of_by_all_looks():
+    """What was dead from the start has more evidence than that since the mark."""
+    observer = Observer(nn.Sequential(nn.ReLU()), [UnitCollector()])
+    observer.attach()
+    for looks in range(1, 4 * FIRST_MARK + 1):
+        observer.model(torch.tensor([[-1.0, 1.0], [-1.0, 2.0]]))
+        observer.looked(looks)
+    observer.detach()
+    site = observer.read()["units"]["0:relu"]
+    assert (site["batches"], site["observations"]) == (4 * FIRST_MARK, 8 * FIRST_MARK)
+    assert site["active"] == [0.0, 1.0]
+
+
 def test_a_site_that_runs_no_more():
     """An expert that is no longer chosen is told of by all that was seen of it."""
     collector = UnitCollector()
     observer = Observer(nn.Sequential(nn.ReLU()), [collector])
     observer.attach()
     for looks in range(1, 4 * FIRST_MARK + 1):
-        observer.model(torch.ones(2, 3))
+        observer.model(torch.ones(2, 3) if looks < FIRST_MARK else -torch.ones(2, 3))
         observer.looked(looks)
     observer.detach()
     site = observer.read()["units"]["0:relu"]
