@@ -26,10 +26,16 @@ def fixable(findings: Iterable[Finding], level: Applicability) -> int:
         and finding.fix.applicable
         and finding.fix.applicability is level
         and finding.location is not None
-        and finding.location.file.endswith(".py")
-        and not installed(finding.location.file)
+        and _editable(finding.location.file)
         for finding in findings
     )
+
+
+def _editable(file: str) -> bool:
+    try:
+        return file.endswith(".py") and not installed(file)
+    except (OSError, ValueError):  # a name that no file system takes
+        return False
 
 
 def offer(findings: Sequence[Finding], *, unsafe: bool = False) -> str:

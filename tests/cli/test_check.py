@@ -50,7 +50,7 @@ def test_quiet_prints_findings_only(cli):
     result = cli("check", "model.py", "-q", "--output-format", "concise")
     assert result.stdout.splitlines() == [
         "model.py:7:21: TST102 quiet-norm: `norm` is a norm",
-        "model.py:9:15: TST101 loud-linear: `body.*` is a linear layer [3 modules]",
+        "model.py:9:15: TST101 loud-linear: `body.*` is a linear layer [3 modules] [*]",
     ]
     assert cli("check", "model.py", "-q", "-v").exit_code == 2
 

@@ -1,11 +1,15 @@
-"""One line a finding, `path:line:column: CODE name: message`, which editors can jump along."""
+"""One line a finding, `path:line:column: CODE name: message`, which editors can jump along.
+
+`[*]` stands behind what `--fix` would mend.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from normdoctor.findings import Finding
+from normdoctor.findings import Applicability, Finding
 from normdoctor.output import Format
+from normdoctor.output.fixes import fixable
 from normdoctor.output.paths import shown
 from normdoctor.output.summary import LOOKS, epilogue, preamble
 
@@ -16,7 +20,8 @@ if TYPE_CHECKING:
 
 def render(report: Report, style: Style) -> str:
     """Write notes, a line for each finding, and the coverage."""
-    parts = [*preamble(report, style), *(line(f, style) for f in report.findings), *epilogue(report, style)]
+    lines = [line(f, style) + (" [*]" if fixable([f], Applicability.SAFE) else "") for f in report.findings]
+    parts = [*preamble(report, style), *lines, *epilogue(report, style)]
     return "".join(f"{part}\n" for part in parts)
 
 
