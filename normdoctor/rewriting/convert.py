@@ -79,7 +79,7 @@ def convert(
     with torch.inference_mode(False):  # what is made here is to be trained
         subject = model if inplace else _copied(model)
         scene = Scene(subject, _example(subject, inputs), data, inferred=verify or conversion.traced)
-        work = _Work(scene, conversion, chosen, verify)
+        work = _Work(scene, conversion, chosen, verify, inplace)
         try:
             return work.run(optimizer)
         except BaseException:
@@ -90,8 +90,11 @@ def convert(
 class _Work:
     """The steps of one conversion."""
 
-    def __init__(self, scene: Scene, conversion: Conversion, chosen: Predicate, verify: bool) -> None:
-        self.scene, self.conversion, self.chosen, self.verify = scene, conversion, chosen, verify
+    def __init__(
+        self, scene: Scene, conversion: Conversion, chosen: Predicate, verify: bool, inplace: bool
+    ) -> None:
+        self.scene, self.conversion, self.chosen = scene, conversion, chosen
+        self.verify, self.inplace = verify, inplace
         self.model = scene.model
         tensors = (*scene.model.parameters(), *scene.model.buffers())
         self.large = sum(one.numel() * one.element_size() for one in tensors) > UNASKED
@@ -117,6 +120,10 @@ class _Work:
             self.scene.notes += reconcile(
                 optimizer, parameters, self.model, self.scene.heirs, self.scene.journal
             )
+        elif self.inplace and {id(p) for p in parameters.values()} != {
+            id(p) for p in self.model.parameters()
+        }:
+            self.scene.notes.append("the model has other parameters now: optimizer= keeps one in step")
         after = self._outputs({place.path: place.module for place in places}, again=True)
         differences = compare(before, after) if before.modes else {}
         self._prove(before, after, differences)

@@ -213,6 +213,12 @@ def test_where():
         assert [one.path for one in result.replaced] == paths
 
 
+def test_in_place_without_the_optimizer():
+    told = "the model has other parameters now: optimizer= keeps one in step"
+    assert told in normdoctor.convert(net(), "batch->none", inputs=X, inplace=True).notes
+    assert told not in normdoctor.convert(net(), "batch->sync", inputs=X, inplace=True).notes
+
+
 def test_where_that_chooses_nothing_says_so():
     result = normdoctor.convert(net(), "batch->sync", where="layer9.*", inputs=X)
     assert result.notes == ("where chose none of the 2 layers that the conversion is about",)
