@@ -92,9 +92,13 @@ class Observer:
                 self._wanted.setdefault(role, []).append(collector)
         self._for: dict[tuple[str, str], list[Collector]] = {}
         self._failed: dict[str, str] = {}
+        self._late = False
 
     def attach(self) -> None:
         """Put the hooks on."""
+        self._late = False
+        if self._handles:  # a forward in another thread has kept them
+            return
         for path, module in self.model.named_modules():
             if isinstance(module, torch.jit.ScriptModule):
                 continue
@@ -131,7 +135,13 @@ class Observer:
         return notes
 
     def detach(self) -> None:
-        """Take all hooks off. May be called at any time, and more than once."""
+        """Take all hooks off. May be called at any time, and more than once.
+
+        While a forward runs in another thread that is put off to its end: a mode belongs to its thread.
+        """
+        self._late = self._mode is not None and threading.get_ident() != self._thread
+        if self._late:
+            return
         while self._handles:
             self._handles.pop().remove()
         self._leave(None, ended=False)
@@ -175,6 +185,8 @@ class Observer:
                 pass
             if not self._stack:
                 self._leave(output, ended=output is not None)
+                if self._late:
+                    self.detach()
 
     def call(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one call of torch and show it to the collectors of its role."""

@@ -1,6 +1,7 @@
 """Odd models, data and loops: nothing is changed, and one clear error says what is wrong."""
 
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -265,3 +266,36 @@ def test_rounding_is_no_reason_where_nothing_is_known_to_step():
 def test_layerwise_is_true_or_false():
     with pytest.raises(UsageError, match="layerwise is a str"):
         normdoctor.recalibrate(nn.Sequential(nn.BatchNorm1d(3)), [X], layerwise="yes")
+
+
+class Waiting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.began, self.go = threading.Event(), threading.Event()
+
+    def forward(self, x):
+        x = torch.relu(self.linear(x))
+        self.began.set()
+        assert self.go.wait(20)
+        return torch.relu(x)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_a_watch_may_end_while_another_thread_is_in_the_forward(steps):
+    model, seen = Waiting(), []
+
+    def forward():
+        seen.append(model(X).shape)
+        seen.append(torch._C._len_torch_function_stack())
+
+    thread = threading.Thread(target=forward)
+    with normdoctor.watch(model, every=1, on_finding="ignore") as w:
+        thread.start()
+        assert model.began.wait(20)
+        for _ in range(steps):
+            w.step()
+    model.go.set()
+    thread.join(20)
+    assert seen == [(4, 3), 0]
+    assert not any(one._forward_hooks or one._forward_pre_hooks for one in model.modules())
