@@ -171,7 +171,7 @@ TABLE: dict[str, tuple[Callable[[], Any], type[NormDoctorError], list[str]]] = {
     "recalibrate: no data": (wrong(recalibrate, net(), 3), UsageError, ["expected batches of data"]),
     "convert: a number": (wrong(convert, 3, "batch->group"), UsageError, ["a module to convert, found int"]),
     "convert: a class": (wrong(convert, nn.Linear, "batch->group"), UsageError, ["found type"]),
-    "convert: unknown": (wrong(convert, net(), "batch->grup"), UsageError, ["Did you mean `batch->group`?"]),
+    "convert: unknown": (wrong(convert, net(), "batch->grup"), UsageError, ["Did you mean `batch->group`"]),
     "convert: no spec": (wrong(convert, net(), None), UsageError, ["expected a conversion", "None"]),
     "num_groups: 0": (wrong(converted, num_groups=0), UsageError, ["at least 1; got 0"]),
     "num_groups: a text": (wrong(converted, num_groups="4"), UsageError, ["whole number", "got '4'"]),

@@ -190,8 +190,8 @@ def test_memory_is_independent_of_steps():
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     sizes = []
-    with normdoctor.watch(model, every=1, on_finding=lambda finding: None) as w:
-        for steps in (300, 10_000 - 300):
+    with normdoctor.watch(model, every=4, on_finding=lambda finding: None) as w:
+        for steps in (1200, 10_000 - 1200):
             train(model, w, steps, optimizer)
             w.measurements()
             optimizer.zero_grad()

@@ -323,7 +323,7 @@ class TestNoShiftLeft:
     def test_in_front_of_an_activation(self, act):
         (finding,) = findings(nn.Sequential(conv(3), nn.BatchNorm2d(8, affine=False), act), IMAGE, "ND117")
         assert finding.severity is Severity.WARNING
-        assert finding.fix.edits == {"affine": "True"}
+        assert finding.fix.edits == {"affine": ""}
 
     def test_by_function(self):
         class Net(nn.Module):
