@@ -18,10 +18,10 @@ IMAGE = (2, 3, 64, 64)
 TIMM: dict[str, dict[str, Any]] = {
     "resnet10t": {}, "efficientvit_b0": {}, "convnext_atto": {}, "levit_128s": {"img_size": 64},
     "mobilenetv3_small_050": {}, "ghostnet_050": {}, "regnetx_002": {}, "tinynet_e": {}, "repvgg_a0": {},
-    "vit_tiny_patch16_224": {"img_size": 64, "depth": 3}, "xcit_nano_12_p16_224": {},
+    "vit_tiny_patch16_224": {"img_size": 64, "depth": 3},
     "resnetv2_50": {"layers": [1, 1, 1, 1], "channels": [32, 64, 96, 128]},
 }  # fmt: skip
-TORCHVISION = "shufflenet_v2_x0_5 googlenet squeezenet1_1 mnasnet0_5".split()
+TORCHVISION = "shufflenet_v2_x0_5 squeezenet1_1 mnasnet0_5".split()
 NAMES = [*TIMM, *TORCHVISION]
 
 
@@ -29,8 +29,7 @@ def built(name: str) -> tuple[nn.Module, Tensor]:
     """A small model, whose norms hold values as after training, in float64."""
     torch.manual_seed(0)
     if name in TORCHVISION:
-        settings = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
-        model = pytest.importorskip("torchvision").models.get_model(name, weights=None, **settings)
+        model = pytest.importorskip("torchvision").models.get_model(name, weights=None)
     else:
         model = pytest.importorskip("timm").create_model(name, **TIMM[name])
     for module in model.modules():
