@@ -91,7 +91,7 @@ def an_activation_that_is_always_off(scene: Deep) -> str:
     return str(scene.net.path(DEEP.AT))  # type: ignore[attr-defined]
 
 
-@fault("ND804", Deep, DEEP.NETS, beside="ND606 ND607 ND801")
+@fault("ND804", Deep, DEEP.NETS, beside="ND603 ND606 ND607 ND801")
 def a_learning_rate_far_too_large(scene: Deep) -> str:
     scene.rate = 3.0
     scene.steps = 12
