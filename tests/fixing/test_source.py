@@ -120,9 +120,21 @@ class TestArguments:
 
     def test_keyword_arguments_from_a_dict(self):
         source = NET.replace("nn.Conv2d(3, 16, 3)", "nn.Conv2d(3, 16, 3, **{'bias': True})")
+        text, _ = fixed(source, "ND101")
+        assert text == source.replace("True", "False")
+
+    def test_keyword_arguments_that_come_from_elsewhere(self):
+        source = NET.replace("nn.Conv2d(3, 16, 3)", "nn.Conv2d(3, 16, 3, **dict([('bias', True)]))")
         text, reasons = fixed(source, "ND101")
         assert text == source
         assert reasons
+
+    @pytest.mark.parametrize("settings", ["{'momentum': 0.99, 'eps': 1e-3}", "dict(momentum=0.99)"])
+    def test_settings_in_a_dict(self, settings):
+        source = NET.replace("model =", f"settings = {settings}\nmodel =")
+        text, reasons = fixed(source.replace("BatchNorm2d(16)", "BatchNorm2d(16, **settings)"), "ND202")
+        assert reasons == []
+        assert f"settings = {settings.replace('0.99', '0.01')}\n" in text
 
     def test_a_value_from_a_dict_that_holds_others(self):
         text, _ = fixed(NET.replace("nn.Conv2d(3, 16, 3)", "nn.Conv2d(3, 16, **{'kernel_size': 3})"), "ND101")

@@ -30,7 +30,12 @@ def argument(case: Case, edit: Edit) -> list[Change]:
         return [change]
     if argument_of(call, name, known) is None and (made := _partial(case, doc, call, name)) is not None:
         return [Change(_written(doc, made, name, value, None), "changed where the factory was made")]
-    return [Change(_written(doc, call, name, value, known))]
+    ways = [Change(_written(doc, call, name, value, known))]
+    if value and any(arg.star == "**" for arg in call.args) and (held := _in_dict(doc, name)) is not None:
+        ways.insert(
+            0, Change((Splice(doc.file, *doc.whole(held), value),), "changed in the dict that gives it")
+        )
+    return ways
 
 
 def _written(
@@ -58,6 +63,19 @@ def _no_underscore(doc: Document, call: cst.Call) -> Change | None:
         raise Refused(f"`{name.value}` was imported by its name")
     end = doc.span(name)[1]
     return Change((Splice(doc.file, end - 1, end, ""),))
+
+
+def _in_dict(doc: Document, name: str) -> cst.BaseExpression | None:
+    """The value of this key in the only dict of the file that has it."""
+    found = [
+        node.value
+        for node in doc.all(cst.DictElement)
+        if isinstance(node.key, cst.SimpleString) and node.key.evaluated_value == name
+    ]
+    for call in doc.all(cst.Call):
+        if isinstance(call.func, cst.Name) and call.func.value == "dict":
+            found += [arg.value for arg in call.args if arg.keyword is not None and arg.keyword.value == name]
+    return found[0] if len(found) == 1 else None
 
 
 def _partial(case: Case, doc: Document, call: cst.Call, name: str) -> cst.Call | None:
