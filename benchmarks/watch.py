@@ -99,6 +99,7 @@ class Normdoctor:
 
     def __init__(self, training: Training, *, seen: bool) -> None:
         self.watch = normdoctor.watch(training.model, training.optimizer, every=10**9, on_finding="ignore")
+        self.training = training
         self.seen = seen
 
     @contextlib.contextmanager
@@ -107,8 +108,8 @@ class Normdoctor:
         watch = self.watch
         watch.every = 10**9
         with watch:
-            if not self.seen:
-                watch.step()
+            if not self.seen:  # the first step always is
+                self.training.step(watch.step)
             yield watch.step
 
 
