@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from normdoctor.errors import TraceError, UsageError, brief
 from normdoctor.probing.data import Arguments, Feed
-from normdoctor.probing.sandbox import sandbox
+from normdoctor.probing.sandbox import sandbox, undisturbed
 from normdoctor.rewriting.built import Tail
 from normdoctor.rewriting.scene import Scene
 from normdoctor.tracing.recording import output_tensors
@@ -30,7 +31,10 @@ class Calibration:
     def __init__(self, scene: Scene, layers: dict[str, nn.Module]) -> None:
         self.scene = scene
         self.model = scene.model
-        self.calls = list(Feed(scene.data, limit=BATCHES).calls(scene.model))
+        with undisturbed():
+            self.calls = list(Feed(scene.data, limit=BATCHES).calls(scene.model))
+        if not self.calls:
+            raise UsageError("the data holds no batches to calibrate with")
         self.targets = dict(zip(layers, self._moments(layers), strict=True))
         self.outputs = [self._outputs(call) for call in self.held]
 
@@ -48,13 +52,15 @@ class Calibration:
         """Set scale and shift of each layer, unless the outputs get worse; says what was done."""
         before = self._error()
         kept = [(value, value.detach().clone()) for one in layers.values() for value in _affine(one)]
-        for path in self._in_order(layers):
-            self._match(path, layers[path])
-        after = self._error()
+        try:
+            for path in self._in_order(layers):
+                self._match(path, layers[path])
+            after = self._error()
+        except BaseException:
+            _put_back(kept)
+            raise
         if not after < before:
-            with torch.no_grad():
-                for value, old in kept:
-                    value.copy_(old)
+            _put_back(kept)
             return f"data: matching the moments does not help (error {after:.3g}, without {before:.3g})"
         for value, old in kept:
             fresh = value.detach().clone()
@@ -110,7 +116,10 @@ class Calibration:
     def _run(self, call: Arguments) -> Any:
         with sandbox(self.model), torch.no_grad():
             self.model.eval()
-            return self.model(*call[0], **call[1])
+            try:
+                return self.model(*call[0], **call[1])
+            except Exception as error:
+                raise TraceError(f"the model raised on a batch of the data: {brief(error)}") from error
 
     def _outputs(self, call: Arguments) -> list[Tensor]:
         return [one.double() for _, one in output_tensors(self._run(call)) if one.is_floating_point()]
@@ -144,6 +153,12 @@ class _Listening:
     def __exit__(self, *_: object) -> None:
         for handle in self.handles:
             handle.remove()
+
+
+def _put_back(kept: list[tuple[nn.Parameter, Tensor]]) -> None:
+    with torch.no_grad():
+        for value, old in kept:
+            value.copy_(old)
 
 
 def _affine(module: nn.Module) -> list[nn.Parameter]:

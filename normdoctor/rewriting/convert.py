@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_leaves
 
 from normdoctor.errors import RewriteError, TraceError, UsageError, brief, kind_of
 from normdoctor.loading.example import ExampleInputs
 from normdoctor.loading.state import inventory
 from normdoctor.loading.wrappers import unwrapped, wrapped
+from normdoctor.rewriting.apart import apart
 from normdoctor.rewriting.conversions import find_conversion
 from normdoctor.rewriting.conversions.base import Conversion, Place, Refused
 from normdoctor.rewriting.families import Kind, family_of, identify
@@ -81,7 +84,8 @@ def convert(
         scene = Scene(subject, _example(subject, inputs), data, inferred=verify or conversion.traced)
         work = _Work(scene, conversion, chosen, verify, inplace)
         try:
-            return work.run(optimizer)
+            with nullcontext() if inplace else apart(model, subject):
+                return work.run(optimizer)
         except BaseException:
             scene.journal.restore()
             raise
@@ -365,7 +369,15 @@ def _example(model: nn.Module, inputs: Any) -> ExampleInputs | None:
         return None
     parameter = next(model.parameters(), None)
     device = parameter.device if parameter is not None else torch.device("cpu")
-    return to_device(as_example(inputs), device)
+    example = as_example(inputs)
+    if any(one.is_meta for one in _tensors(example)) and device.type != "meta":
+        raise UsageError("inputs are on the meta device and have no values, but the model has")
+    return to_device(example, device)
+
+
+def _tensors(example: ExampleInputs) -> list[torch.Tensor]:
+    leaves = tree_leaves((example.args, example.kwargs))
+    return [one for one in leaves if isinstance(one, torch.Tensor)]
 
 
 def _is_meta(model: nn.Module) -> bool:

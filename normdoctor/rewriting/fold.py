@@ -11,11 +11,12 @@ from torch.nn.utils import parametrize
 
 from normdoctor.facts import Node
 from normdoctor.rewriting.conversions.base import Refused
-from normdoctor.rewriting.flow import Flow, Owner
+from normdoctor.rewriting.flow import Flow, Owner, told
 from normdoctor.rewriting.journal import Journal
 from normdoctor.rewriting.surgery import all_hooks, wide
 
 _CONVS = ("conv1d", "conv2d", "conv3d")
+_EMPTY = "its input is empty, which does not tell its channels"
 _TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 _LAYERS = (
     nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear,
@@ -158,6 +159,18 @@ def _demand_changeable(owner: Owner, flow: Flow) -> None:
         shared = [*(entry.aliases if entry is not None else ()), *(other.name for other in home)]
         if shared:
             raise Refused(f"`{one}` is shared with `{shared[0]}`")
+    _demand_unread(owner, flow)
+
+
+def _demand_unread(owner: Owner, flow: Flow) -> None:
+    """Refuse where code besides the layer reads its weight or bias (`self.conv.weight.norm()`)."""
+    calls = {node.index for node in flow.calls_of(owner)}
+    for attribute in (owner.weight, "bias"):
+        name = f"{owner.path}.{attribute}" if owner.path else attribute
+        for node in flow.graph.functional_readers.get(name, ()):
+            made_of_it = node.role == "parameter" and not owner.direct
+            if node.index not in calls and not made_of_it:
+                raise Refused(f"`{name}` is read by {told(node)} too")
 
 
 def _takes_bias(module: nn.Module) -> bool:
@@ -191,6 +204,8 @@ def _in_axis(node: Node) -> int:
 def _onto(spread: Tensor, channels: int) -> Tensor:
     """Of `spread` (the channel of a map at each place of the norm's input) the norm's channel of each."""
     rows = spread.movedim(1, 0).flatten(1) if spread.dim() > 1 else spread[:, None]
+    if not rows.numel():
+        raise Refused(_EMPTY)
     if rows.shape[0] == channels and bool((rows == rows[:, :1]).all()):
         order = rows[:, 0]
         if set(order.tolist()) == set(range(channels)):
@@ -207,6 +222,8 @@ def _onto(spread: Tensor, channels: int) -> Tensor:
 def _from(spread: Tensor, axis: int) -> Tensor:
     """Of `spread` (the norm's channel at each place of a map's input) that of each input channel."""
     rows = spread.movedim(axis, 0).flatten(1) if spread.dim() > 1 else spread[:, None]
+    if not rows.numel():
+        raise Refused(_EMPTY)
     if not bool((rows == rows[:, :1]).all()):
         raise Refused("its channels are not the input channels of the layer behind")
     return rows[:, 0].clone()

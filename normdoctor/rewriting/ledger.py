@@ -63,6 +63,8 @@ def reconcile(
     for known_one in list(optimizer.state):
         if id(known_one) in left:
             del optimizer.state[known_one]
+    if removed or added:
+        _realign(optimizer, journal)
     notes = []
     if removed:
         notes.append(f"{removed} parameters that are gone left the optimizer")
@@ -79,6 +81,17 @@ def _group_for(
         return next((group for group in groups if any(one is heir.old for one in group["params"])), None)
     counts = [sum((one.dim() > 1) == (parameter.dim() > 1) for one in group["params"]) for group in groups]
     return groups[counts.index(max(counts))] if counts else None
+
+
+def _realign(optimizer: torch.optim.Optimizer, journal: Journal) -> None:
+    """LBFGS keeps its parameters, and directions over all of them in one, besides the groups."""
+    if not isinstance(optimizer, torch.optim.LBFGS):
+        return
+    held = vars(optimizer)
+    kept: dict[str, Any] = {name: held[name] for name in ("_params", "_numel_cache") if name in held}
+    journal.call(lambda: vars(optimizer).update(kept))
+    vars(optimizer).update(_params=optimizer.param_groups[0]["params"], _numel_cache=None)
+    optimizer.state.clear()
 
 
 def _inherit(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, heir: Heir | None) -> None:

@@ -14,6 +14,11 @@ from normdoctor.probing.sandbox import sandbox
 from normdoctor.tracing.recording import output_tensors
 
 SEED = 0
+#: An output whose values are smaller than this is held against it, not against its own size: a zero that
+#: is rounded is no other output.
+FLOOR = 1e-3
+#: Share of integers (classes, masks) that rounding may change.
+FLIPPED = 0.01
 MODES = ("eval", "train")
 #: Values that are kept of the output of one layer, and calls of it.
 LAYER_VALUES, LAYER_CALLS = 4096, 4
@@ -28,6 +33,8 @@ AMPLIFIED, LARGEST = 30.0, 0.05
 @dataclass(frozen=True, slots=True)
 class Difference:
     """`largest` is the greatest absolute difference, `relative` the norm of it over that of the output.
+
+    Where there are several outputs, `relative` is that of all or of the one that moved most.
 
     `decisions` is the share of samples for which the class with the largest output is the same, where the
     first output looks like that of a classifier (N, classes); None elsewhere.
@@ -59,6 +66,7 @@ def run(model: nn.Module, example: ExampleInputs, layers: dict[str, nn.Module] |
             if mode == "eval":
                 _listen(layers or {}, found.layers)
             torch.manual_seed(SEED)
+            torch.clear_autocast_cache()  # it holds casts of weights that were written since
             try:
                 result = model(*example.args, **example.kwargs)
             except Exception as error:
@@ -153,17 +161,23 @@ def _types(model: nn.Module, example: ExampleInputs) -> set[torch.dtype]:
         *model.buffers(),
         *(one for one in example.args if isinstance(one, Tensor)),
     )
-    return {one.dtype for one in tensors if one.is_floating_point()}
+    kinds = {one.device.type for one in tensors if not one.is_meta}
+    cast = {torch.get_autocast_dtype(kind) for kind in kinds if torch.is_autocast_enabled(kind)}
+    return {one.dtype for one in tensors if one.is_floating_point()} | cast
 
 
 def _difference(old: dict[str, Tensor], new: dict[str, Tensor]) -> Difference:
-    largest, error, size = 0.0, 0.0, 0.0
+    largest, error, size, worst = 0.0, 0.0, 0.0, 0.0
     decisions = None
     for name, a in old.items():
         b = new.get(name)
         if b is None or a.shape != b.shape:
             return Difference(float("inf"), float("inf"))
-        if not a.numel() or not (a.is_floating_point() or a.is_complex()) or a.is_meta:
+        if not a.numel() or a.is_meta:
+            continue
+        if not (a.is_floating_point() or a.is_complex()):
+            flipped = (a != b).double().mean().item()
+            worst = max(worst, flipped if flipped > FLIPPED else 0.0)
             continue
         wide = torch.complex128 if a.is_complex() else torch.float64
         if wide is torch.float64 and a.device.type == "mps":
@@ -172,9 +186,11 @@ def _difference(old: dict[str, Tensor], new: dict[str, Tensor]) -> Difference:
         same = (x == y) | (x.isnan() & y.isnan())
         delta = torch.where(same, torch.zeros_like(x), x - y).abs()
         largest = max(largest, delta.nan_to_num(nan=float("inf")).max().item())
-        error += delta.square().sum().nan_to_num(nan=float("inf")).item()
-        size += x.abs().square().nan_to_num(0.0, 0.0, 0.0).sum().item()
+        moved = delta.square().sum().nan_to_num(nan=float("inf")).item()
+        held = x.abs().square().nan_to_num(0.0, 0.0, 0.0).sum().item()
+        worst = max(worst, (moved / max(held, a.numel() * FLOOR**2)) ** 0.5)
+        error, size = error + moved, size + held
         if decisions is None and a.dim() == 2 and a.shape[1] > 1 and not a.is_complex():
             decisions = (a.argmax(1) == b.argmax(1)).double().mean().item()
     relative = (error / size) ** 0.5 if size else (0.0 if error == 0.0 else float("inf"))
-    return Difference(largest, relative, decisions)
+    return Difference(largest, max(relative, worst), decisions)

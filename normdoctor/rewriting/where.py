@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 
 from torch import nn
 
-from normdoctor.errors import UsageError, kind_of
+from normdoctor.errors import NormDoctorError, UsageError, brief, kind_of
 from normdoctor.findings import Finding
 from normdoctor.report import Report
 
@@ -38,10 +38,9 @@ def predicate(where: Any) -> Predicate:
         return predicate(list(where.findings)) if where.findings else lambda path, module: False
     if _is_type(where) or isinstance(where, str | Finding):
         where = [where]
-    if callable(where):
-        function: Predicate = where
-        return lambda path, module: bool(function(path, module))
-    items = list(where) if isinstance(where, Iterable) else [where]
+    if callable(where) and not isinstance(where, nn.Module | type):
+        return _guarded(where)
+    items = list(where) if isinstance(where, Iterable) and not isinstance(where, nn.Module) else [where]
     types = tuple(item for item in items if _is_type(item))
     patterns = [item for item in items if isinstance(item, str)]
     paths = {path for item in items if isinstance(item, Finding) for path in item.modules}
@@ -56,6 +55,23 @@ def predicate(where: Any) -> Predicate:
         if isinstance(module, types) or path in paths:
             return True
         return any(fnmatchcase(path, pattern) for pattern in patterns)
+
+    return chosen
+
+
+def _guarded(function: Predicate) -> Predicate:
+    """The function, whose errors say where they come from."""
+
+    def chosen(path: str, module: nn.Module) -> bool:
+        try:
+            return bool(function(path, module))
+        except NormDoctorError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"the function given as where raised for `{path}`: {brief(error)}",
+                hint="It is called with the path and the module, and returns True or False.",
+            ) from error
 
     return chosen
 
