@@ -24,13 +24,17 @@ from normdoctor.report import Problem
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What came of it: a decision for each site, the files, and how far the outputs moved (by mode)."""
+    """What came of it: a decision for each site, the files, and how far the outputs moved (by mode).
+
+    `equal` says that they were compared and are the same.
+    """
 
     decisions: tuple[Decision, ...]
     changes: dict[Path, tuple[bytes, bytes]] = field(default_factory=dict)
     moved: dict[str, float] = field(default_factory=dict)
     fresh: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
+    equal: bool = False
 
     @property
     def converted(self) -> int:
@@ -69,7 +73,8 @@ def convert_targets(
         moved = {} if after is base or to in EXACT else measured(base, after)
         before = {code for seen in base.seen.values() for code in seen.counts}
         fresh = {code for seen in after.seen.values() for code in seen.counts} - before
-        return Conversion(tuple(decisions), changes, moved, tuple(sorted(fresh)), base.report.problems)
+        problems, equal = base.report.problems, after is not base and to in EXACT
+        return Conversion(tuple(decisions), changes, moved, tuple(sorted(fresh)), problems, equal)
 
 
 def _settled(

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 import libcst as cst
 
 from normdoctor.findings import Confidence, Edit, Finding, Fix, Severity
+from normdoctor.fixing.arguments import removed
 from normdoctor.fixing.case import Case
 from normdoctor.fixing.document import Document
 from normdoctor.fixing.looking import Look
 from normdoctor.fixing.operations.build import build
 from normdoctor.fixing.recipes import New, recipe
+from normdoctor.fixing.signatures import found as found_in_torch
 from normdoctor.fixing.signatures import of_callable
 from normdoctor.fixing.sites import Site
 from normdoctor.fixing.splices import Change, Refused, Splice
@@ -96,6 +98,10 @@ def _given(base: Look, site: Site, doc: Document, call: cst.Call) -> dict[str, s
 
 # -- factories -------------------------------------------------------------------------------------
 
+_SIZES = frozenset({"num_features", "num_channels", "normalized_shape"})
+#: Arguments of running statistics, which mean nothing to a layer that keeps none.
+_OF_STATISTICS = frozenset({"momentum", "track_running_stats"})
+
 
 def _by_factory(base: Look, site: Site, sites: list[Site], to: str, groups: int | None) -> Decision:
     """A layer that `norm_layer(width)` builds: changed where `nn.BatchNorm2d` is named.
@@ -105,7 +111,7 @@ def _by_factory(base: Look, site: Site, sites: list[Site], to: str, groups: int 
     assert site.place is not None
     doc = base.document(site.place.file)
     call = doc.call_at(site.place)
-    given = _given(base, site, doc, call)
+    given = {name: text for name, text in _given(base, site, doc, call).items() if name in _SIZES}
     others = [one for one in sites if (one.what, one.target) == (site.what, site.target)]
     ranks = {one.rank for one in others}
     together = replace(
@@ -114,13 +120,17 @@ def _by_factory(base: Look, site: Site, sites: list[Site], to: str, groups: int 
         rank=ranks.pop() if len(ranks) == 1 else 0,
     )
     new = recipe(to, together, given, groups)
-    if new.args is not None and set(given) - {"num_features", "num_channels", "normalized_shape"}:
-        raise Refused("the factory is called with settings, which the other layer may not know")
+    if new.args is not None:
+        if len(new.args) != len(new.bound) + 1:
+            raise Refused("the other layer takes arguments that the factory does not get")
+        # The class that is named serves every call of the factory: one that does not suit rules out all.
+        calls = {one.place: _suited(base, one, new) for one in others if _made_by_factory(base, one)}
     named = _mentions(base, site)
     if not named:
         raise Refused(f"where `{doc.source(call.func)}` gets its class is not known")
     last = new.full.rpartition(".")[2]
-    splices: list[Splice] = []
+    splices: list[Splice] = list(calls[site.place]) if new.args is not None else []
+    built: list[str] = []
     for there, node in named:
         text, imports = there.name_for(new.full)
         made = _partial(there, node)
@@ -128,6 +138,7 @@ def _by_factory(base: Look, site: Site, sites: list[Site], to: str, groups: int 
             settings = _settings(there, made, to, together, groups, new)
             whole = f"{there.source(made.func)}({', '.join([text, *settings])})"
             splices += [Splice(there.file, *there.span(made), whole), *imports]
+            built.append(whole)
             continue
         if new.args is not None and (new.bound or new.kwargs):
             partial, more = there.name_for("functools.partial")
@@ -136,8 +147,46 @@ def _by_factory(base: Look, site: Site, sites: list[Site], to: str, groups: int 
             settings = [*new.bound, *(f"{name}={value}" for name, value in new.kwargs)]
             text, imports = f"{partial}({', '.join([text, *settings])})", (*imports, *more)
         splices += [Splice(there.file, *there.span(node), text), *imports]
-    where = ", ".join(f"line {there.line_of(node)}" for there, node in named)
-    return Decision(site, f"{last}, named at {where}", last, Change(tuple(dict.fromkeys(splices))))
+        built.append(text)
+    places = dict.fromkeys(f"line {there.line_of(node)}" for there, node in named)
+    told = f"{' or '.join(dict.fromkeys(built))}, named in {' and '.join(places)}"
+    return Decision(site, told, last, Change(tuple(dict.fromkeys(splices))))
+
+
+def _made_by_factory(base: Look, site: Site) -> bool:
+    if site.kind != "layer" or site.place is None:
+        return False
+    doc = base.document(site.place.file)
+    return not doc.imported(doc.call_at(site.place).func)
+
+
+def _suited(base: Look, site: Site, new: New) -> tuple[Splice, ...]:
+    """What the call of a factory must leave out, so that it suits the other layer (`momentum=0.01`)."""
+    assert site.place is not None
+    doc = base.document(site.place.file)
+    call = doc.call_at(site.place)
+    known = of_callable(found_in_torch(new.full))
+    dropped = []
+    for position, arg in enumerate(call.args):
+        if arg.star or (arg.keyword is None and position):
+            raise Refused(f"the factory is called with settings without names in line {doc.line_of(call)}")
+        name = arg.keyword.value if arg.keyword is not None else ""
+        if name in _OF_STATISTICS:
+            dropped.append(position)
+        elif name and (known is None or not known.takes(name)):
+            layer = new.full.rpartition(".")[2]
+            raise Refused(f"line {doc.line_of(call)} gives the factory `{name}`, which {layer} does not take")
+    if len(dropped) < 2:
+        return tuple(removed(doc, call.args, position) for position in dropped)
+    kept = [call.args[position] for position in range(len(call.args)) if position not in dropped]
+    listed = ", ".join(doc.text[slice(*_span_of(doc, arg))] for arg in kept)
+    return (Splice(doc.file, _span_of(doc, call.args[0])[0], _span_of(doc, call.args[-1])[1], listed),)
+
+
+def _span_of(doc: Document, arg: cst.Arg) -> tuple[int, int]:
+    """An argument with its keyword, without its comma."""
+    start = doc.span(arg)[0] if arg.keyword is not None else doc.whole(arg.value)[0]
+    return start, doc.whole(arg.value)[1]
 
 
 def _mentions(base: Look, site: Site) -> list[tuple[Document, cst.BaseExpression]]:

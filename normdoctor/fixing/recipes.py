@@ -43,6 +43,8 @@ def recipe(to: str, site: Site, given: Mapping[str, str], groups: int | None) ->
     if to in ("ours", "torch"):
         return _renamed(to, site, given)
     made = _RECIPES[to].get(_family(name))
+    if _family(name) == _FAMILIES[to]:
+        raise Refused(f"it is a {name} already")
     if made is None:
         raise Refused(f"{name} has no counterpart: {_WHY.get(to, 'it normalizes over other axes')}")
     return made(site, given, groups)
@@ -121,7 +123,7 @@ def _batch(site: Site, given: Mapping[str, str], groups: int | None) -> New:
     affine = "False" if site.modules[0].type.startswith("Instance") else "True"
     stated = given.get("affine", affine)
     extra = (("affine", stated),) if stated != "True" else ()
-    size = _size(given, "num_channels" if "num_channels" in given else "num_features")
+    size = _size(given, "num_channels" if site.modules[0].type == "GroupNorm" else "num_features")
     return New(f"torch.nn.BatchNorm{max(site.rank - 2, 1)}d", (size,), (*_kept(given, "eps"), *extra))
 
 
@@ -143,6 +145,15 @@ _RECIPES: dict[str, dict[str, _Recipe]] = {
     "batch": {"InstanceNorm": _batch, "GroupNorm": _batch},
     "sync": {"BatchNorm": _sync},
     "rms": {"LayerNorm": _rms},
+}
+#: The family of what `--to` builds.
+_FAMILIES = {
+    "group": "GroupNorm",
+    "layer": "LayerNorm",
+    "instance": "InstanceNorm",
+    "batch": "BatchNorm",
+    "sync": "SyncBatchNorm",
+    "rms": "RMSNorm",
 }
 _WHY = {
     "sync": "only BatchNorm can be synchronized",

@@ -104,6 +104,8 @@ def _show(result: Conversion, style: Style, write: bool) -> None:
     if result.moved:
         moved = ", ".join(f"{mode} {value:.3g}" for mode, value in result.moved.items())
         lines.append(f"Outputs differ, relative to their size: {moved}.")
+    if result.equal:
+        lines.append("Outputs are the same, in eval and in train mode.")
     if result.fresh:
         lines.append(f"Rules that fire now and did not before: {', '.join(result.fresh)}.")
     if write:
