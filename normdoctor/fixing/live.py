@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -86,8 +87,15 @@ def fix(
             work.unfixed.append((one, "its fix is unsafe (unsafe=True applies it)"))
         else:
             wanted.append(one)
-    for preserving in (True, False):
-        work.settle([one for one in wanted if one.fix is not None and one.fix.preserving == preserving])
+    # Unsafe fixes come last: they may replace the layers that safe ones are about.
+    for level, preserving in itertools.product(levels, (True, False)):
+        work.settle(
+            [
+                one
+                for one in wanted
+                if one.fix is not None and (one.fix.applicability, one.fix.preserving) == (level, preserving)
+            ]
+        )
     result = work.model
     if inplace:
         for one in work.fixed:

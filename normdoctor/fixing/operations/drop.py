@@ -93,7 +93,7 @@ def _out_of_sequential(case: Case, doc: Document, arg: cst.Arg) -> list[Change]:
     call = doc.parent(arg)
     assert isinstance(call, cst.Call)
     position = call.args.index(arg)
-    if len(call.args) < 2 or any(other.star for other in call.args):
+    if len(call.args) < 2:
         return []
     for path in case.finding.modules:
         outer, _, index = path.rpartition(".")
