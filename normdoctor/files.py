@@ -12,7 +12,7 @@ from pathlib import Path
 def write_whole(path: Path, data: bytes) -> None:
     """Replace a file in one step: whoever reads it sees the old or the new text, never a part.
 
-    A link stays a link, and the permissions stay as they were.
+    A link stays a link, and the permissions stay as they were; so does the owner, where that is allowed.
 
     Raises:
         OSError: The file, or its folder, cannot be written; the file is as it was.
@@ -25,6 +25,9 @@ def write_whole(path: Path, data: bytes) -> None:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
         if real.exists():
+            held = real.stat()
+            with contextlib.suppress(OSError, AttributeError):  # only root may; Windows has no chown
+                os.chown(name, held.st_uid, held.st_gid)
             shutil.copymode(real, name)
         else:
             os.chmod(name, 0o666 & ~_umask())

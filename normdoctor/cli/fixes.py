@@ -61,7 +61,10 @@ def take(given: dict[str, Any]) -> FixOptions:
 
 
 def check_options(options: FixOptions, settings: Settings, add_ignore: bool) -> None:
-    """Raise UsageError for options that make no sense together."""
+    """Raise UsageError for options that make no sense together, or name rules that there are not."""
+    for flag, texts in (("--fixable", options.fixable), ("--unfixable", options.unfixable)):
+        if texts and not _codes(texts):
+            raise UsageError(f"{flag} names no rule", hint="`normdoctor rules` lists every rule.")
     if not options.active:
         return
     others = {

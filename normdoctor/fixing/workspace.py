@@ -56,6 +56,8 @@ class Workspace:
                 raise Refused("it belongs to an installed package")
             if self.root_of(path) is None or path.suffix != ".py":
                 raise Refused("it is no source file of the project")
+            if self.root_of(path.resolve()) is None:
+                raise Refused("it is a link to a file outside of the project")
             self.original[path] = path.read_bytes()
         return self.current.get(path, self.original[path])
 
@@ -86,17 +88,26 @@ class Workspace:
         """Write every changed file, each in one step.
 
         Raises:
-            UsageError: A file cannot be written; the others that come later are as they were.
+            UsageError: A file cannot be written. None is changed then: those before it get their old text.
         """
         changed = {path: data for path, data in self.current.items() if data != self.original[path]}
         for path in changed:
             _demand_writable(path, self.original[path])
+        written: list[Path] = []
         for path, data in changed.items():
             try:
                 write_whole(path, data)
             except OSError as error:
+                self._take_back(written)
                 raise UsageError(f"cannot write {path}: {error.strerror}") from error
-        return list(changed)
+            written.append(path)
+        return written
+
+    def _take_back(self, written: list[Path]) -> None:
+        for path in written:
+            with contextlib.suppress(OSError):
+                if path.read_bytes() == self.current[path]:  # nobody else wrote to it since
+                    write_whole(path, self.original[path])
 
 
 @dataclass(frozen=True)

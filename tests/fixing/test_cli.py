@@ -167,8 +167,30 @@ class TestSelection:
         cli("check", "model.py", "--fix")
         assert "# normdoctor: ignore[ND101] -- why\n" in content()
 
+    @pytest.mark.parametrize(
+        ("comment", "wanted"),
+        [
+            ("# type: ignore # normdoctor: ignore[ND101] # noqa: E501", "# type: ignore # noqa: E501"),
+            ("# normdoctor: ignore[ND101] # noqa: E501", "# noqa: E501"),
+            ("# normdoctor: ignore[ND101] -- old  # noqa: E501", "# noqa: E501"),
+            ("# type: ignore # normdoctor: ignore[ND101] -- old", "# type: ignore"),
+        ],
+    )
+    def test_comments_of_other_tools_stay(self, cli, comment, wanted):
+        Path("model.py").write_text(WHOLE.replace("bias=False),", f"bias=False),  {comment}"))
+        cli("check", "model.py", "--fix", code=0)
+        assert content() == WHOLE.replace("bias=False),", f"bias=False),  {wanted}")
+
 
 class TestRefusals:
+    @pytest.mark.parametrize("option", ["--fixable", "--unfixable"])
+    @pytest.mark.parametrize("rules", ["", " , ", "NOPE"])
+    @pytest.mark.parametrize("more", [["--fix"], []])
+    def test_rules_that_there_are_not(self, cli, option, rules, more):
+        result = cli("check", "model.py", *more, option, rules, code=2)
+        assert "names no rule" in result.stderr or "unknown rule" in result.stderr
+        assert content() == MODEL
+
     @pytest.mark.parametrize(
         "option",
         [

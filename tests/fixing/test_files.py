@@ -124,6 +124,20 @@ class TestWhatIsNeverChanged:
         with pytest.raises(Refused, match="installed"):
             work.data(os.__file__)
 
+    def test_a_link_out_of_the_project(self, tmp_path, monkeypatch):
+        project, others = tmp_path / "project", tmp_path / "others"
+        for folder in (project, others):
+            folder.mkdir()
+        monkeypatch.chdir(project)
+        (others / "block.py").write_text(BLOCK)
+        (project / "linked.py").symlink_to(others / "block.py")
+        (project / "pyproject.toml").write_text("")
+        (project / "net.py").write_text(NET.replace("from .block", "from linked"))
+        result = fix("net.py")
+        assert "a link to a file outside of the project" in result.output
+        assert (others / "block.py").read_text() == BLOCK
+        assert "bias=False" in (project / "net.py").read_text()
+
 
 class TestWriting:
     def test_mode_and_link_stay(self, package):
@@ -134,6 +148,33 @@ class TestWriting:
         assert (package / "net.py").is_symlink()
         assert "bias=False" in (package / "real.py").read_text()
         assert stat.S_IMODE((package / "real.py").stat().st_mode) == 0o750
+
+    @pytest.mark.skipif(
+        not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may give files away"
+    )
+    def test_the_owner_stays(self, package):
+        os.chown(package / "net.py", 12345, 23456)
+        assert "fixed" in fix("pkg/net.py").output
+        held = (package / "net.py").stat()
+        assert (held.st_uid, held.st_gid) == (12345, 23456)
+
+    def test_when_the_second_file_fails_the_first_is_taken_back(self, package, monkeypatch):
+        original, done = module.write_whole, []
+
+        def fails(path, data):
+            if len(done) == 1:
+                done.append(path)
+                raise OSError(28, "No space left on device")
+            done.append(path)
+            original(path, data)
+
+        monkeypatch.setattr(module, "write_whole", fails)
+        result = fix("pkg/net.py")
+        assert result.exit_code == 2
+        assert "No space left" in result.stderr
+        assert len(done) == 3
+        assert (package / "net.py").read_text() == NET
+        assert (package / "block.py").read_text() == BLOCK
 
     def test_a_read_only_file(self, package):
         (package / "net.py").chmod(0o444)

@@ -30,10 +30,17 @@ def comment(case: Case, edit: Edit) -> list[Change]:
                 lead = " " if pattern is NOQA else ""
                 new = Splice(doc.file, start + first, start + last, lead + ", ".join(kept))
                 return [Change((new,))]
-            return [
-                Change((_whole(doc.text, doc.file, start, end, start + found.start(), start + found.end()),))
-            ]
+            last = start + _end(found)
+            return [Change((_whole(doc.text, doc.file, start, end, start + found.start(), last),))]
     raise Refused("the comment is not as it was read")
+
+
+def _end(found: re.Match[str]) -> int:
+    """Where it ends: in front of the comment of another tool, and of the space before that."""
+    first = found.start() + 1
+    other = found.string.find("#", first, found.end())
+    stop = found.end() if other < 0 else other
+    return first + len(found.string[first:stop].rstrip())
 
 
 def _whole(text: str, file: str, start: int, end: int, first: int, last: int) -> Splice:
