@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import nn
 
+from normdoctor.findings import masked
 from normdoctor.rewriting.verify import Difference
 
 Verdict = Literal["exact", "approximate", "refused"]
@@ -72,17 +73,17 @@ class ConvertResult:
         return bool(self.replaced)
 
     def __str__(self) -> str:
+        if not self.replaced and not self.refused:
+            return "\n".join([f"{self.spec}: no layer that it converts", *(f"  {n}" for n in self.notes)])
         lines = [
             f"{self.spec}: {len(self.replaced)} replaced, {len(self.refused)} refused; {self._verdict()}"
         ]
-        for new in self.replaced:
-            also = f" (also {', '.join(new.aliases)})" if new.aliases else ""
-            lines.append(f"  {new.path or 'the model'}{also}: {new.old} -> {new.new}")
-        lines += [f"  {left.path or 'the model'} refused: {left.reason}" for left in self.refused]
-        lines += [f"  {mode} outputs differ: {value}" for mode, value in self.differences.items()]
+        lines += [*self._replacements(), *self._refusals()]
+        if self.replaced:
+            lines += [f"  {mode} {_told(value)}" for mode, value in self.differences.items()]
         if self.layers:
             path, worst = max(self.layers.items(), key=lambda item: item[1].relative)
-            lines.append(f"  the output of {path or 'the model'} differs most: {worst}")
+            lines += [f"  the output of {path or 'the model'} differs most: {worst}"] if worst.largest else []
         dropped = sum(new is None for new in self.key_map.values())
         lines += [f"  {dropped} keys of the state dict are gone"] if dropped else []
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
@@ -92,3 +93,52 @@ class ConvertResult:
             return self.verdict
         words = f"exact in {' and '.join(self.exact_in)} mode"
         return words if self.verified else f"{words}, not verified"
+
+    def _replacements(self) -> list[str]:
+        """A line for each pair of classes; `replaced` has the layers one by one."""
+        pairs: dict[tuple[str, str], list[Replacement]] = {}
+        for one in self.replaced:
+            pairs.setdefault((_name(one.old), _name(one.new)), []).append(one)
+        lines = []
+        for (old, new), members in pairs.items():
+            settings = ", ".join(_settings(members))
+            home = {"torch->own": "normdoctor.layers.", "own->torch": "torch.nn."}.get(self.spec, "")
+            paths = masked(tuple(one.path for one in members))
+            aliases = [alias for one in members for alias in one.aliases]
+            also = f", also {masked(tuple(aliases))}" if aliases else ""
+            count = f"{len(members)} {old} -> " if len(members) > 1 else f"{old} -> "
+            lines.append(f"  {count}{home}{new}{f'({settings})' if settings else ''}: {paths}{also}")
+        return lines
+
+    def _refusals(self) -> list[str]:
+        reasons: dict[str, list[str]] = {}
+        for left in self.refused:
+            reasons.setdefault(left.reason, []).append(left.path)
+        return [f"  {masked(tuple(paths))} refused: {reason}" for reason, paths in reasons.items()]
+
+
+def _told(difference: Difference) -> str:
+    return f"outputs differ: {difference}" if difference.largest else "outputs are equal"
+
+
+def _name(printed: str) -> str:
+    return printed.partition("(")[0]
+
+
+def _arguments(printed: str) -> list[str]:
+    """What a layer prints between the brackets; one with children has it on the line below, if at all."""
+    inside = printed.partition("(")[2].strip()
+    first, *children = inside.splitlines() or [""]
+    if not children:
+        return first.removesuffix(")").split(", ")
+    return [] if "): " in first else first.split(", ")
+
+
+def _settings(members: list[Replacement]) -> list[str]:
+    """The arguments that all the new layers share and the old ones did not have."""
+    shared = [
+        one
+        for one in _arguments(members[0].new)
+        if one and all(one in _arguments(member.new) for member in members)
+    ]
+    return [one for one in shared if not any(one in _arguments(member.old) for member in members)]
