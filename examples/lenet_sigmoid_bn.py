@@ -9,8 +9,8 @@ it:
   layer: evaluating without `torch.no_grad()` moves the statistics, and a validation loss under `no_grad` in
   train mode uses the running ones.
 
-`lenet_bn.py` is the same network with `nn.BatchNorm2d`, which has neither. One command rewrites this file to the
-layers of normdoctor (`--to torch`: of torch), and shows the change (`--write` keeps it):
+`lenet_bn.py` is the same network with `nn.BatchNorm2d`, which has neither. One command rewrites this file
+to the layers of normdoctor (`--to torch`: of torch), and shows the change (`--write` keeps it):
 
     normdoctor convert examples/lenet_sigmoid_bn.py --to ours
 """

@@ -211,9 +211,7 @@ class TestSettings:
             "ND202",
         ]
 
-    @pytest.mark.parametrize(
-        ("momentum", "fixed"), [(0.99, "0.01"), (0.5, ""), (1.0, ""), (2.0, "")]
-    )
+    @pytest.mark.parametrize(("momentum", "fixed"), [(0.99, "0.01"), (0.5, ""), (1.0, ""), (2.0, "")])
     def test_momentum_fix(self, momentum, fixed):
         build = FactsBuilder()
         config = {"momentum": momentum, "track_running_stats": True}
