@@ -63,13 +63,16 @@ def _decided(base: Look, site: Site, sites: list[Site], to: str, groups: int | N
     _check_whole(base, site)
     if not doc.imported(call.func):
         return _by_factory(base, site, sites, to, groups)
-    new = recipe(to, site, _given(base, site, doc, call), groups)
+    given = _given(base, site, doc, call)
+    new = recipe(to, site, given, groups)
     last = new.full.rpartition(".")[2]
     text, imports = doc.name_for(new.full)
     if new.args is None:
         change = Change((Splice(doc.file, *doc.span(call.func), text), *imports))
         return Decision(site, f"{text}(...)", last, change)
-    listed = ", ".join([*new.args, *(f"{name}={value}" for name, value in new.kwargs)])
+    doc.demand_no_comment(call)
+    factory = [(name, given[name]) for name in ("device", "dtype") if name in given]
+    listed = ", ".join([*new.args, *(f"{name}={value}" for name, value in (*new.kwargs, *factory))])
     change = Change((Splice(doc.file, *doc.span(call), f"{text}({listed})"), *imports))
     return Decision(site, f"{text}({listed})", last, change)
 
@@ -135,6 +138,7 @@ def _by_factory(base: Look, site: Site, sites: list[Site], to: str, groups: int 
         text, imports = there.name_for(new.full)
         made = _partial(there, node)
         if made is not None and new.args is not None:
+            there.demand_no_comment(made)
             settings = _settings(there, made, to, together, groups, new)
             whole = f"{there.source(made.func)}({', '.join([text, *settings])})"
             splices += [Splice(there.file, *there.span(made), whole), *imports]

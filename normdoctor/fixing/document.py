@@ -110,6 +110,11 @@ class Document:
         start, end = self.span(node)
         return self.text[start:end]
 
+    def demand_no_comment(self, node: cst.CSTNode) -> None:
+        """Refuse to write a node anew that has a comment in it, which would be lost."""
+        if next(self.all(cst.Comment, inside=node), None) is not None:
+            raise Refused(f"a comment stands among the arguments in line {self.line_of(node)}")
+
     def line_of(self, node: cst.CSTNode) -> int:
         """The first line of a node, counted from 1."""
         return int(self._positions[node].start.line)

@@ -78,6 +78,18 @@ class TestDecisions:
         assert "Wrote model.py." in said
         assert len(load("model.py")) == 1
 
+    def test_comments_among_the_arguments_are_not_lost(self, convert):
+        old = NET.replace("(16, eps=1e-3, momentum=0.01)", "(\n            16,  # width\n        )")
+        result, text = convert("--to", "group", "--write", code=0, text=old)
+        assert "nn.BatchNorm2d(\n            16,  # width\n        )" in text
+        assert "a comment stands among the arguments in line 10" in result.stdout
+        assert line(text, "plain") == "nn.GroupNorm(4, 16, affine=False)"
+
+    def test_device_and_dtype_stay(self, convert):
+        old = NET.replace("eps=1e-3, momentum=0.01", 'device="cpu", dtype=torch.float32')
+        _, text = convert("--to", "group", "--write", code=0, text=old)
+        assert line(text, "bn") == 'nn.GroupNorm(4, 16, device="cpu", dtype=torch.float32)  # first'
+
     def test_the_diff_is_the_default_and_writes_nothing(self, convert):
         for flags in ((), ("--diff",)):
             result, text = convert("--to", "instance", *flags, code=1)

@@ -25,6 +25,7 @@ def build(case: Case, edit: Edit) -> list[Change]:
     ]
     if others:
         raise Refused(f"this line also builds `{others[0]}`, of which the finding does not hold")
+    doc.demand_no_comment(call)
     text, imports = doc.name_for(edit.value)
     first = call.args[0].value if call.args and call.args[0].star == "" else None
     named = first is not None and not isinstance(first, cst.BaseNumber | cst.BaseString)
