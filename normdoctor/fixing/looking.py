@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -121,7 +122,10 @@ def look(
         named = {key: getattr(settings, key) for key in ("loss", "optimizer", "reference", "data")}
         moved = {key: _moved(found, value) for key, value in named.items()}
         settings = replace(settings, root=copy.of(settings.root.resolve()), **moved)
-    found.report = check_targets(specs, settings, on_result, found)
+    # What a model warns of was said when it was looked at as it is.
+    quiet = warnings.catch_warnings(action="ignore") if copy is not None else contextlib.nullcontext()
+    with quiet:
+        found.report = check_targets(specs, settings, on_result, found)
     return found
 
 

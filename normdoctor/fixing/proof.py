@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -159,6 +160,7 @@ def _run(model: nn.Module, example: ExampleInputs, fixed: Sequence[Finding], sta
     altered = [finding for finding in fixed if finding.fix is not None and finding.fix.alters]
     for mode in ("eval", "train"):
         with (
+            warnings.catch_warnings(action="ignore"),
             sandbox(model),
             torch.set_grad_enabled(mode == "train"),
             RightCalls(altered, training=mode == "train"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,18 @@ def test_safe_fixes_come_before_the_layer_is_replaced():
     assert result.model[0].bias is None
     assert type(result.model[1]) is nn.BatchNorm2d
     torch.testing.assert_close(result.model.eval()(x), model.eval()(x))
+
+
+def test_what_a_model_warns_of_is_said_once(run):
+    text = BLOCKS.replace(
+        "        return self.bn3", '        warnings.warn("mind the gap")\n        return self.bn3'
+    )
+    text = text.replace("import torch\n", "import warnings\n\nimport torch\n", 1)
+    said = []
+    for flags in ((), ("--diff",)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            result, _ = run("check", text, "--select", "ND101", *flags)
+        said.append(sum("mind the gap" in str(one.message) for one in caught))
+    assert "bias=False" in result.output
+    assert said[0] == said[1] > 0
