@@ -25,7 +25,7 @@ from normdoctor.rewriting.listing import calls_elsewhere
 from normdoctor.rewriting.result import ConvertResult, Refusal, Replacement, Verdict
 from normdoctor.rewriting.scene import Scene
 from normdoctor.rewriting.surgery import carry_over, note_origin, origin_of, tensors_of
-from normdoctor.rewriting.verify import Difference, Outputs, compare, compare_layers, run, unequal
+from normdoctor.rewriting.verify import TOLERANCE, Difference, Outputs, compare, compare_layers, run, unequal
 from normdoctor.rewriting.where import Predicate, Where, predicate
 from normdoctor.tracing.inputs import as_example, to_device
 
@@ -211,9 +211,15 @@ class _Work:
         if wrong is not None:
             worst = compare_layers(before, after)
             place = max(worst, key=lambda path: worst[path].relative) if worst else ""
+            hint = f"The output of `{place}` moved most. Leave it out with where=, or pass verify=False."
+            if place and worst[place].relative <= TOLERANCE[torch.float32]:
+                hint = (
+                    "The outputs of all replaced layers are the same: random numbers behind them may meet "
+                    "other elements, since dropout draws in the order of memory. If so, pass verify=False."
+                )
             raise RewriteError(
                 f"{self.conversion.spec} should be exact and is not: {wrong}; everything was taken back",
-                hint=f"The output of `{place}` moved most. Leave it out with where=, or pass verify=False.",
+                hint=hint,
             )
 
     def _list_calls(self) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
 from normdoctor import convert
+from normdoctor.errors import RewriteError
 
 X = torch.randn(4, 3, 8, 8)
 
@@ -77,3 +79,22 @@ def test_layers_with_children_take_no_more_lines():
     assert told[1].startswith("  Tailed -> ")
     assert told[1].endswith(": `1`")
     assert told[1].count("(") == 0
+
+
+class DropsAlways(nn.Module):
+    """Folding the norm leaves its input's order in memory, in which dropout draws."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.norm = nn.Linear(8, 16), nn.BatchNorm1d(16)
+
+    def forward(self, x):
+        x = self.norm(self.fc(x).transpose(1, 2)).transpose(1, 2)
+        return nn.functional.dropout(x, 0.5)
+
+
+def test_dropout_behind_a_layer_is_not_blamed_on_it():
+    torch.manual_seed(0)
+    with pytest.raises(RewriteError) as caught:
+        convert(DropsAlways(), "batch->none", inputs=torch.randn(4, 6, 8))
+    assert "dropout draws in the order of memory" in str(caught.value.hint)
