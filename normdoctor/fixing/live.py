@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from normdoctor.config import Settings
 from normdoctor.doctor import check
 from normdoctor.errors import RewriteError, UsageError, brief, kind_of
-from normdoctor.findings import Applicability, Finding
+from normdoctor.findings import Applicability, Finding, Fix
 from normdoctor.fixing.liveedits import apply_to
 from normdoctor.fixing.looking import Seen, counts_of
 from normdoctor.fixing.proof import reason_between
 from normdoctor.fixing.splices import Refused
 from normdoctor.loading.target import from_object
 from normdoctor.report import Report
+from normdoctor.rewriting.apart import apart
 from normdoctor.tracing.examine import Request, examine
 
 
@@ -72,30 +73,21 @@ def fix(
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"expected a module to fix, found {kind_of(model)}")
+    for name, value in (("unsafe", unsafe), ("verify", verify), ("inplace", inplace)):
+        if type(value) is not bool:
+            raise UsageError(f"{name} is {kind_of(value)}: expected True or False")
     if findings is None:
         findings = check(model, inputs, loss=loss)
+    if not isinstance(findings, Report | Iterable):
+        raise UsageError(f"expected findings, or a report, found {kind_of(findings)}")
     chosen = findings.findings if isinstance(findings, Report) else tuple(findings)
     if not all(isinstance(one, Finding) for one in chosen):
         raise UsageError("expected findings, or a report", hint="For example fix(model, check(model)).")
     levels = (Applicability.SAFE, Applicability.UNSAFE) if unsafe else (Applicability.SAFE,)
-    work = _Work(_copied(model), Request(inputs=inputs, loss=loss), verify)
-    wanted = []
-    for one in chosen:
-        if one.fix is None or not one.fix.applicable:
-            work.unfixed.append((one, "no fix is offered"))
-        elif one.fix.applicability not in levels:
-            work.unfixed.append((one, "its fix is unsafe (unsafe=True applies it)"))
-        else:
-            wanted.append(one)
-    # Unsafe fixes come last: they may replace the layers that safe ones are about.
-    for level, preserving in itertools.product(levels, (True, False)):
-        work.settle(
-            [
-                one
-                for one in wanted
-                if one.fix is not None and (one.fix.applicability, one.fix.preserving) == (level, preserving)
-            ]
-        )
+    made = _copied(model)
+    with apart(model, made, "`normdoctor check --fix` changes the source."):
+        work = _Work(made, Request(inputs=inputs, loss=loss), verify)
+        work.run(chosen, levels)
     result = work.model
     if inplace:
         for one in work.fixed:
@@ -131,6 +123,19 @@ class _Work:
         self.unfixed: list[tuple[Finding, str]] = []
         self.verify = verify
         self.seen = self._look(model) if verify else None
+
+    def run(self, chosen: Sequence[Finding], levels: Sequence[Applicability]) -> None:
+        """Fix what can be; unsafe fixes come last: they may replace the layers that safe ones are about."""
+        wanted: list[tuple[Finding, Fix]] = []
+        for one in chosen:
+            if one.fix is None or not one.fix.applicable:
+                self.unfixed.append((one, "no fix is offered"))
+            elif one.fix.applicability not in levels:
+                self.unfixed.append((one, "its fix is unsafe (unsafe=True applies it)"))
+            else:
+                wanted.append((one, one.fix))
+        for way in itertools.product(levels, (True, False)):
+            self.settle([one for one, fix in wanted if (fix.applicability, fix.preserving) == way])
 
     def settle(self, findings: list[Finding]) -> None:
         """Apply all of these, or as many as stand their proof."""

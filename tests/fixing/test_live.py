@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import normdoctor
-from normdoctor.errors import UsageError
+from normdoctor.errors import RewriteError, UsageError
 
 
 def trained(model, *shape):
@@ -142,3 +142,45 @@ def test_what_is_no_finding_is_refused(findings):
         normdoctor.fix(nn.Linear(2, 2), findings)
     with pytest.raises(UsageError, match="module"):
         normdoctor.fix("model")
+
+
+class Closure(nn.Module):
+    """A copy of it runs the original's layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+        self.run = lambda x: self.bn(self.conv(x))
+
+    def forward(self, x):
+        return self.run(x)
+
+
+class Itself(nn.Sequential):
+    def __deepcopy__(self, memo):
+        return self
+
+
+@pytest.mark.parametrize("make", [Closure, lambda: Itself(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))])
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_copy_that_is_none(make, inplace):
+    model, x = make(), torch.randn(4, 3, 8, 8)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(RewriteError, match=r"of the original|shares"):
+        normdoctor.fix(model, inputs=x, inplace=inplace)
+    after = model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(value, before[key]) for key, value in after.items())
+
+
+@pytest.mark.parametrize("name", ["unsafe", "verify", "inplace"])
+@pytest.mark.parametrize("value", ["no", None, 1])
+def test_switches_are_true_or_false(name, value):
+    with pytest.raises(UsageError, match=f"{name} is a"):
+        normdoctor.fix(conv_net(), inputs=torch.randn(2, 3, 8, 8), **{name: value})
+
+
+@pytest.mark.parametrize("findings", [5, object(), nn.ReLU()])
+def test_what_cannot_be_findings(findings):
+    with pytest.raises(UsageError, match="expected findings, or a report, found"):
+        normdoctor.fix(conv_net(), findings)
