@@ -148,6 +148,8 @@ class _Work:
                 apply_to(candidate, one)
         except Refused as refusal:
             reason = str(refusal)
+        except Exception as error:  # odd modules: the copy is thrown away, the model is as it was
+            reason = f"it cannot be applied: {brief(error)}"
         seen = self._look(candidate) if self.verify and not reason else None
         if seen is not None and self.seen is not None:
             reason = reason_between(self.seen, seen, findings)

@@ -184,3 +184,10 @@ def test_switches_are_true_or_false(name, value):
 def test_what_cannot_be_findings(findings):
     with pytest.raises(UsageError, match="expected findings, or a report, found"):
         normdoctor.fix(conv_net(), findings)
+
+
+def test_lazy_layers_are_left_with_the_reason():
+    model = nn.Sequential(nn.LazyConv2d(8, 3), nn.BatchNorm2d(8))
+    result = normdoctor.fix(model, inputs=torch.randn(2, 3, 8, 8))
+    assert result.fixed == ()
+    assert "cannot be applied" in {one.code: reason for one, reason in result.unfixed}["ND101"]
