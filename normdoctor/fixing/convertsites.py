@@ -15,7 +15,7 @@ from normdoctor.fixing.operations.build import build
 from normdoctor.fixing.recipes import New, recipe
 from normdoctor.fixing.signatures import found as found_in_torch
 from normdoctor.fixing.signatures import of_callable
-from normdoctor.fixing.sites import Site
+from normdoctor.fixing.sites import Site, sites_of
 from normdoctor.fixing.splices import Change, Refused, Splice
 from normdoctor.rules.byhand import ByHand, by_hand
 from normdoctor.rules.replacements import replacement
@@ -122,6 +122,10 @@ def _by_factory(base: Look, site: Site, sites: list[Site], to: str, groups: int 
         modules=tuple(module for one in others for module in one.modules),
         rank=ranks.pop() if len(ranks) == 1 else 0,
     )
+    chosen = {one.place for one in sites}
+    for one in sites_of(base.seen[site.target]):
+        if one.what == site.what and one.place not in chosen and _made_by_factory(base, one):
+            raise Refused(f"the factory may build `{one.paths[0]}` too, which is not chosen")
     new = recipe(to, together, given, groups)
     if new.args is not None:
         if len(new.args) != len(new.bound) + 1:

@@ -157,3 +157,14 @@ def test_what_a_model_warns_of_is_said_once(run):
         said.append(sum("mind the gap" in str(one.message) for one in caught))
     assert "bias=False" in result.output
     assert said[0] == said[1] > 0
+
+
+def test_where_takes_a_factory_only_as_a_whole(run):
+    result, text = run("convert", BLOCKS, "--to", "group", "--where", "1.bn3", "--write")
+    assert result.exit_code == 0, result.output
+    assert text == BLOCKS
+    assert "left: the factory may build `1.bn1` too, which is not chosen" in result.output
+    result, text = run("convert", BLOCKS, "--to", "group", "--where", "1.bn*", "--write")
+    assert "nn.GroupNorm" in text
+    result, _ = run("convert", BLOCKS, "--to", "group", "--where", "2.*")
+    assert "No line builds norms at these paths only." in result.output

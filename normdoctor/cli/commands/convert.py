@@ -64,13 +64,13 @@ def command(
     from normdoctor.fixing.conversion import convert_targets
 
     result = convert_targets(specs, settings, to, groups=num_groups, where=where, write=write)
-    _show(result, style, write)
+    _show(result, style, write, where)
     if result.problems:
         click.get_current_context().exit(2)
     click.get_current_context().exit(int(bool(result.changes) and not write))
 
 
-def _show(result: Conversion, style: Style, write: bool) -> None:
+def _show(result: Conversion, style: Style, write: bool, where: tuple[str, ...]) -> None:
     from normdoctor.cli.group import fail
     from normdoctor.output.fixes import diff, files
     from normdoctor.output.paths import shown
@@ -91,7 +91,8 @@ def _show(result: Conversion, style: Style, write: bool) -> None:
             for one in result.decisions
         ]
         heads = ("place", "norm", "decision", "modules")
-        text = table(rows, heads, 1000, right=("modules",)) if rows else "No norms were found."
+        none = "No line builds norms at these paths only." if where else "No norms were found."
+        text = table(rows, heads, 1000, right=("modules",)) if rows else none
         click.echo(style.clean(text) if not rows else text)
         click.echo()
     if not write:
