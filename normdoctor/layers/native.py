@@ -184,7 +184,7 @@ def dense(x: Tensor) -> Tensor:
 
     For others BatchNorm has one that rounds its intermediate results to the half type.
     """
-    return x.contiguous(memory_format=_memory_format(x))
+    return x if x.is_contiguous() else x.contiguous(memory_format=_memory_format(x))
 
 
 def _memory_format(x: Tensor) -> torch.memory_format:
