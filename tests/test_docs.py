@@ -17,7 +17,7 @@ from normdoctor.configfile import File
 from normdoctor.output import format_names
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
@@ -32,7 +32,7 @@ def fences(kind):
 
 
 def page(name):
-    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+    return (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
 
 
 def section(name, title):
@@ -108,7 +108,7 @@ def test_command_lines_parse(file):
 
 def test_options_exist():
     everywhere = options_of(main, *commands().values())
-    text = "\n".join(file.read_text(encoding="utf-8") for file in PAGES if file.parent.name == "docs")
+    text = "\n".join(file.read_text(encoding="utf-8") for file in PAGES if file != ROOT / "README.md")
     assert set(OPTION.findall(text)) <= everywhere
 
 
@@ -166,6 +166,7 @@ def test_links_resolve(file):
             assert anchor in slugs, link
 
 
-def test_every_page_is_linked():
-    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", page("index.md")))
-    assert linked == {file.name for file in PAGES if file.parent.name == "docs"} - {"index.md"}
+def test_every_page_of_the_reference_is_linked():
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    linked = set(re.findall(r"\]\(reference/([\w-]+\.md)\)", index))
+    assert linked == {file.name for file in PAGES if file.parent.name == "reference"}

@@ -1,0 +1,21 @@
+"""Sphinx: the pages of this folder as a site, without a request to any other host."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+project = "normdoctor"
+author = "The normdoctor developers"
+copyright = author
+release = importlib.metadata.version("normdoctor")
+
+extensions = ["myst_parser"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 4
+nitpicky = True
+
+html_theme = "furo"
+html_title = f"normdoctor {release}"
+html_copy_source = False
+html_show_sourcelink = False
+html_show_sphinx = False
