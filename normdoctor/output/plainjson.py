@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from normdoctor.output.style import Style
 
 #: DEL, C1 controls and the marks that reorder text; JSON itself escapes the other controls.
-UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069<>]")
+UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069<>]")
 NOT_ASCII = re.compile("[^\x00-\x7e]|[<>]")
 
 

@@ -10,6 +10,7 @@ from normdoctor.findings import Finding
 from normdoctor.grouping import severest
 from normdoctor.output import Format
 from normdoctor.output.paths import shown
+from normdoctor.output.prose import spans
 from normdoctor.output.style import Style
 from normdoctor.output.summary import coverage
 
@@ -55,13 +56,7 @@ def _cells(finding: Finding, style: Style, *, several: bool) -> list[str]:
 
 def _text(text: str, style: Style) -> str:
     """Text in which `code` stays code, and everything else means nothing to Markdown or HTML."""
-    parts = text.split("`")
-    if len(parts) % 2 == 0:
-        return _plain(text, style)
-    return "".join(
-        (_code(part, style) if part else "") if number % 2 else _plain(part, style)
-        for number, part in enumerate(parts)
-    )
+    return "".join(_code(part, style) if code else _plain(part, style) for code, part in spans(text))
 
 
 def _plain(text: str, style: Style) -> str:

@@ -14,6 +14,7 @@ from normdoctor.findings import Confidence, Finding, Severity, node_id
 from normdoctor.output import Format
 from normdoctor.output.paths import anchor_file, shown_path
 from normdoctor.output.plainjson import plain, to_text
+from normdoctor.output.prose import section
 from normdoctor.output.schema import fix_to_dict
 from normdoctor.rules import find_rule
 from normdoctor.rules.base import page_of, summary_of
@@ -81,7 +82,7 @@ def _rule(code: str, name: str) -> dict[str, Any]:
         "id": code,
         "name": rule.name,
         "shortDescription": {"text": summary_of(rule)},
-        "fullDescription": {"text": _section(page, "What it does") or summary_of(rule)},
+        "fullDescription": {"text": " ".join(section(page, "What it does").split()) or summary_of(rule)},
         "help": {"text": page, "markdown": page},
         **({"helpUri": f"{uri.rstrip('/')}/rules/{rule.name}"} if uri else {}),
         "defaultConfiguration": {"level": LEVELS[rule.severity]},
@@ -90,11 +91,6 @@ def _rule(code: str, name: str) -> dict[str, Any]:
             "precision": PRECISION[rule.confidence],
         },
     }
-
-
-def _section(page: str, heading: str) -> str:
-    text = page.partition(f"## {heading}\n")[2].partition("\n## ")[0]
-    return " ".join(text.split())
 
 
 def documentation() -> str:
