@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
-from normdoctor.batchsizes import SIZES, BatchSizes
 from normdoctor.errors import UsageError, near
 from normdoctor.facts import InputFact
 from normdoctor.findings import Finding, Severity, node_id
-from normdoctor.profile import ProfilePoint
 from normdoctor.suppression import Suppressed
+from normdoctor.views.batchsizes import SIZES, BatchSizes
+from normdoctor.views.profile import ProfilePoint
 
 #: The version of `Report.to_dict`. Within one version, keys are only added.
 SCHEMA_VERSION = 1
@@ -151,7 +151,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         """Mean, variance and gradient RMS by depth, as plain data; empty where nothing was measured.
 
         One entry for each layer, norm and activation of each target, in the order of execution; its keys
-        are `target` and the fields of `normdoctor.profile.ProfilePoint`.
+        are `target` and the fields of `normdoctor.views.profile.ProfilePoint`.
         """
         return [
             {"target": target.name, **msgspec.structs.asdict(point)}
@@ -162,7 +162,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     def batch_sizes(self) -> list[dict[str, Any]]:
         """The small-batch advisor as plain data: a row for each BatchNorm that was measured.
 
-        Its keys are `target`, the fields of `normdoctor.batchsizes.BatchSizes`, and `n_eff` and
+        Its keys are `target`, the fields of `normdoctor.views.batchsizes.BatchSizes`, and `n_eff` and
         `error_of_mean` by batch size from 1 to 256.
         """
         return [

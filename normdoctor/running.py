@@ -21,13 +21,13 @@ from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.grouping import group, order
 from normdoctor.idle import idle_comments
-from normdoctor.profile import profile_of
 from normdoctor.report import NO_DATA, Problem, Report, RuleResult, TargetSummary, at_least
 from normdoctor.rules.base import Rule
 from normdoctor.rules.runs import Crash, Run, RunRule, Unrecorded
 from normdoctor.rules.smallbatch import batch_sizes
 from normdoctor.rules.tool.rule_crashed import RuleCrashed
 from normdoctor.suppression import Suppressed, Suppressions
+from normdoctor.views.profile import profile_of
 
 LOG = logging.getLogger(__name__)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from normdoctor.batchsizes import SIZES
 from normdoctor.output.table import table
+from normdoctor.views.batchsizes import SIZES
 
 if TYPE_CHECKING:
-    from normdoctor.batchsizes import BatchSizes
     from normdoctor.output.style import Style
     from normdoctor.report import Report
+    from normdoctor.views.batchsizes import BatchSizes
 
 RULE = "ND701"
 

@@ -10,7 +10,7 @@ from normdoctor.output.table import table
 
 if TYPE_CHECKING:
     from normdoctor.output.style import Style
-    from normdoctor.profile import ProfilePoint
+    from normdoctor.views.profile import ProfilePoint
 
 #: Characters of the widest bar, and the decades of variance below the largest that are told apart.
 BAR = 20

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from normdoctor.batchsizes import BatchSizes
 from normdoctor.facts import Facts
 from normdoctor.graph import Graph
 from normdoctor.rules.batchstats import (
@@ -15,6 +14,7 @@ from normdoctor.rules.batchstats import (
     usual_batch,
 )
 from normdoctor.rules.sites import Site
+from normdoctor.views.batchsizes import BatchSizes
 
 #: The largest standard error of a batch's mean that passes, in standard deviations: that of 32 independent
 #: values is 0.177. On digits 0.16 costs no accuracy and 0.22 one percent.

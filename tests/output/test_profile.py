@@ -8,8 +8,8 @@ import normdoctor
 from normdoctor.output import render
 from normdoctor.output.profile import bar, chart
 from normdoctor.output.style import Style
-from normdoctor.profile import ProfilePoint
 from normdoctor.report import Report
+from normdoctor.views.profile import ProfilePoint
 
 
 def point(depth, variance, role="linear", **fields):
