@@ -8,15 +8,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from normdoctor.config import BATCHES, Settings, check_confidence, check_count
+from normdoctor.arguments import check_types, path_of, selectors
+from normdoctor.config import BATCHES, Settings, check_confidence, check_count, override
 from normdoctor.errors import NormDoctorError, TargetError, TraceError, UsageError, kind_of
 from normdoctor.findings import Confidence
 from normdoctor.report import Report
 from normdoctor.running import OnResult, Session, check_facts, load_facts
-from normdoctor.selection import split_selectors
 
 if TYPE_CHECKING:
     import torch
@@ -60,6 +59,7 @@ def check(
     min_confidence: str = "medium",
     device: str | None = None,
     all_ranks: bool = False,
+    settings: Settings | None = None,
 ) -> Report:
     """Check a model; it is left as it was.
 
@@ -88,6 +88,8 @@ def check(
         device: Where inputs are put; `"meta"` keeps everything without data.
         all_ranks: Under `torch.distributed`, judge what all ranks measured together, each on its own data,
             and compare their norms. All of them have to call it, also one whose data hold no batch.
+        settings: What a configuration file says of rules, levels, options, suppressions and roles (see
+            `normdoctor.configfile.load_settings`); the arguments stand over it.
 
     Returns:
         The report. Its `problems` say when the forward could not be recorded.
@@ -100,11 +102,12 @@ def check(
     if labels is not None and loss is None:
         raise UsageError("labels were given without a loss", hint="For example loss=nn.CrossEntropyLoss().")
     check_confidence(min_confidence)
-    _check_types(optimizer, reference)
+    check_types(optimizer, reference)
     source = _source(data, batches, batch_size, batch_to_inputs, all_ranks=all_ranks)
-    settings = Settings(
-        select=_selectors("select", select),
-        ignore=_selectors("ignore", ignore),
+    settings = override(
+        settings or Settings(),
+        select=selectors("select", select),
+        ignore=selectors("ignore", ignore),
         min_confidence=Confidence(min_confidence),
     )
     request = Request(
@@ -113,8 +116,9 @@ def check(
         labels=labels,
         optimizer=optimizer,
         reference=reference,
-        weights=_path("weights", weights),
+        weights=path_of("weights", weights),
         device=device,
+        roles=settings.roles,
     )
     session = Session(settings)
     for target in _targets(model):
@@ -366,33 +370,3 @@ def _explained(examination: Examination, *, given: bool) -> Facts:
     from msgspec.structs import replace
 
     return replace(examination.facts, notes=(*examination.facts.notes, examination.error.message))
-
-
-def _check_types(optimizer: object, reference: object) -> None:
-    import torch
-
-    if not isinstance(optimizer, torch.optim.Optimizer | None):
-        raise UsageError(f"optimizer is {kind_of(optimizer)}: expected a torch.optim.Optimizer")
-    if not isinstance(reference, torch.nn.Module | None):
-        raise UsageError(f"reference is {kind_of(reference)}: expected an nn.Module")
-
-
-def _path(argument: str, value: object) -> Path | None:
-    if value is None or isinstance(value, str | os.PathLike):
-        return None if value is None else Path(value)
-    raise UsageError(f"{argument} is {kind_of(value)}: expected the path of a checkpoint")
-
-
-def _selectors(argument: str, value: str | Sequence[str] | None) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    texts = (value,) if isinstance(value, str) else value
-    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
-        raise UsageError(
-            f"{argument} is {kind_of(value)}: expected the codes or names of rules",
-            hint=f'For example {argument}="ND1" or {argument}=["ND101", "bias-before-norm"].',
-        )
-    found = split_selectors(texts)
-    if not found and argument == "select":
-        raise UsageError("select names no rule", hint="Leave it out to run all rules.")
-    return found

@@ -89,6 +89,8 @@ def load(spec: str | Spec, *, import_timeout: float = IMPORT_TIMEOUT) -> list[Ta
 
 def from_object(obj: Any, name: str | None = None) -> Target:
     """Make a target of a live module, a factory without arguments, or a target string with one model."""
+    if isinstance(obj, Target):
+        return obj
     if isinstance(obj, str | os.PathLike):
         return _single(load(os.fspath(obj)))
     if isinstance(obj, torch.export.ExportedProgram):
