@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from normdoctor.cli.group import LazyGroup, version_option
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -20,3 +22,8 @@ main = LazyGroup(
     help="Find, explain and repair faults of normalization, activation and initialization in PyTorch models.",
     params=[version_option()],
 )
+
+if "_NORMDOCTOR_COMPLETE" in os.environ:  # a shell asks what may be typed
+    from normdoctor.cli.completing import register
+
+    register()

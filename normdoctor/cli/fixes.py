@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from normdoctor.cli.options import combined
+from normdoctor.cli.options import combined, offering
 from normdoctor.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class FixOptions:
 
 def fix_options(function: Decorated) -> Decorated:
     """`--fix`, `--diff`, `--unsafe-fixes`, `--fix-only`, `--show-fixes`, `--fixable`, ..."""
-    rules: dict[str, Any] = {"multiple": True, "metavar": "RULES"}
+    rules: dict[str, Any] = {"multiple": True, "metavar": "RULES", "shell_complete": offering("rules")}
     return combined(
         click.option("--fix", is_flag=True, help="Apply fixes to the source files, and report what is left."),
         click.option("--diff", is_flag=True, help="Show what --fix would change, and write nothing."),

@@ -40,7 +40,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that is meant, or say which there are."""
-        name = args[0] if args else ""
+        name = args[0] if args and not ctx.resilient_parsing else ""
         if name and not name.startswith("-") and name not in self.list_commands(ctx):
             hint = near(name, self.list_commands(ctx))
             if hint is None and (name.endswith(".py") or ":" in name):

@@ -24,6 +24,17 @@ FILE = click.Path(path_type=Path)
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
+def offering(what: str) -> Callable[[click.Context, click.Parameter, str], Any]:
+    """What a shell offers: a function of `normdoctor.cli.completing`, which is imported when one asks."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> Any:
+        from normdoctor.cli import completing
+
+        return getattr(completing, f"complete_{what}")(ctx, param, incomplete)
+
+    return complete
+
+
 def combined(*decorators: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
     """Apply several option decorators, so that help lists them in this order."""
     return lambda function: functools.reduce(lambda done, add: add(done), reversed(decorators), function)
@@ -31,7 +42,7 @@ def combined(*decorators: Callable[[Decorated], Decorated]) -> Callable[[Decorat
 
 def selection_options(function: Decorated) -> Decorated:
     """`--select`, `--ignore`, `--extend-select`, `--preview`."""
-    rules: dict[str, Any] = {"multiple": True, "metavar": "RULES"}
+    rules: dict[str, Any] = {"multiple": True, "metavar": "RULES", "shell_complete": offering("rules")}
     return combined(
         click.option("--select", **rules, help="Run only these: codes, prefixes (ND1), names, ALL."),
         click.option("--ignore", **rules, help="Do not run these."),

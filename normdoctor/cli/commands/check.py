@@ -20,6 +20,7 @@ from normdoctor.cli.options import (
     look_options,
     make_settings,
     make_style,
+    offering,
     selection_options,
     training_options,
 )
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=PairingCommand, short_help="Examine models and report what is wrong with them.")
-@click.argument("targets", nargs=-1, metavar="[TARGET]...")
+@click.argument("targets", nargs=-1, metavar="[TARGET]...", shell_complete=offering("targets"))
 @input_options
 @training_options
 @data_options

@@ -6,11 +6,12 @@ import sys
 
 import click
 
+from normdoctor.cli.options import offering
 from normdoctor.errors import UsageError, near
 
 
 @click.command(short_help="Explain the keys of the configuration file.")
-@click.argument("key", required=False)
+@click.argument("key", required=False, shell_complete=offering("keys"))
 @click.option("--schema", "as_schema", is_flag=True, help="Print the JSON schema, for editors and checks.")
 def command(key: str | None, as_schema: bool) -> None:
     """Explain the keys of [tool.normdoctor], all or one: type, default and meaning."""

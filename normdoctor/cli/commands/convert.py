@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from normdoctor.cli.options import config_options, input_options, look_options, make_settings, make_style
+from normdoctor.cli.options import (
+    config_options,
+    input_options,
+    look_options,
+    make_settings,
+    make_style,
+    offering,
+)
 from normdoctor.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +25,7 @@ TARGETS = ("ours", "torch", "group", "layer", "instance", "batch", "sync", "rms"
 
 
 @click.command(short_help="Put other norms into the source of a model.")
-@click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
+@click.argument("targets", nargs=-1, required=True, metavar="TARGET...", shell_complete=offering("targets"))
 @click.option(
     "--to",
     type=click.Choice(TARGETS),

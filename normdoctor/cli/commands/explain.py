@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from normdoctor.cli.options import make_style
+from normdoctor.cli.options import make_style, offering
 from normdoctor.errors import UsageError
 
 
 @click.command(short_help="Explain a rule: what it finds, why, and what to do.")
-@click.argument("rule", required=False, metavar="[CODE|NAME]")
+@click.argument("rule", required=False, metavar="[CODE|NAME]", shell_complete=offering("rule"))
 @click.option("--all", "everything", is_flag=True, help="The pages of all rules.")
 @click.option("--output-format", "layout", type=click.Choice(["text", "json"]), default="text")
 @click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto")

@@ -14,6 +14,7 @@ from normdoctor.cli.options import (
     look_options,
     make_settings,
     make_style,
+    offering,
 )
 from normdoctor.errors import UsageError
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Show every norm, activation and weight of a model.")
-@click.argument("targets", nargs=-1, metavar="[TARGET]...")
+@click.argument("targets", nargs=-1, metavar="[TARGET]...", shell_complete=offering("targets"))
 @click.option("--norms", is_flag=True, help="Show norms only (may be combined with the next two).")
 @click.option("--activations", is_flag=True, help="Show activations only.")
 @click.option("--weights", is_flag=True, help="Show layers with weights only.")
