@@ -12,8 +12,13 @@ from normdoctor.errors import UsageError, near
 from normdoctor.facts import InputFact
 from normdoctor.findings import Finding, Severity, node_id
 from normdoctor.suppression import Suppressed
+from normdoctor.views.activity import Activity
 from normdoctor.views.batchsizes import SIZES, BatchSizes
+from normdoctor.views.gradients import GradientPoint
+from normdoctor.views.neighbourhood import Neighbourhood
+from normdoctor.views.norms import NormRow
 from normdoctor.views.profile import ProfilePoint
+from normdoctor.views.runningstats import RunningStats
 
 #: The version of `Report.to_dict`. Within one version, keys are only added.
 SCHEMA_VERSION = 1
@@ -58,8 +63,10 @@ class TargetSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What was examined: one model, how it was recorded, with which inputs, and its inventory.
 
     `recorded` is `"meta"`, `"fake"`, `"real"`, or `""` where the forward could not be recorded;
-    `norms` counts the norm layers by type; `profile` is the signal by depth, and `batch_sizes`
-    says how sure the statistics of each BatchNorm are, where that was measured.
+    `norms` counts the norm layers by type, `inventory` has a row for each; `neighbourhoods` show the recorded
+    graph around findings. Measured, and empty where nothing was: `profile` is the signal by depth,
+    `gradients` that of the weights, `activity` the dead and saturated units, `batch_sizes` says how sure the
+    statistics of each BatchNorm are, and `running_stats` how far its running ones are from the data.
     """
 
     name: str
@@ -71,6 +78,11 @@ class TargetSummary(msgspec.Struct, frozen=True, kw_only=True):
     parameters: int = 0
     profile: tuple[ProfilePoint, ...] = ()
     batch_sizes: tuple[BatchSizes, ...] = ()
+    inventory: tuple[NormRow, ...] = ()
+    gradients: tuple[GradientPoint, ...] = ()
+    activity: tuple[Activity, ...] = ()
+    running_stats: tuple[RunningStats, ...] = ()
+    neighbourhoods: tuple[Neighbourhood, ...] = ()
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

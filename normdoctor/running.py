@@ -27,7 +27,12 @@ from normdoctor.rules.runs import Crash, Run, RunRule, Unrecorded
 from normdoctor.rules.smallbatch import batch_sizes
 from normdoctor.rules.tool.rule_crashed import RuleCrashed
 from normdoctor.suppression import Suppressed, Suppressions
+from normdoctor.views.activity import activity_of
+from normdoctor.views.gradients import gradients_of
+from normdoctor.views.neighbourhood import neighbourhoods
+from normdoctor.views.norms import norm_rows
 from normdoctor.views.profile import profile_of
+from normdoctor.views.runningstats import running_stats
 
 LOG = logging.getLogger(__name__)
 
@@ -40,11 +45,13 @@ NO_GRAPH = "the forward could not be recorded"
 class Session:
     """One check: feed it the facts of each target, then ask for the report.
 
-    `stopped` is true once `settings.exitfirst` asks for no more.
+    `stopped` is true once `settings.exitfirst` asks for no more. Without `views` the report has findings and
+    results only, for who looks at nothing else.
     """
 
-    def __init__(self, settings: Settings, on_result: OnResult | None = None) -> None:
+    def __init__(self, settings: Settings, on_result: OnResult | None = None, *, views: bool = True) -> None:
         self.settings = settings
+        self.views = views
         self.stopped = False
         self._on_result = on_result
         self._silencer = Suppressions(
@@ -103,10 +110,11 @@ class Session:
             save_facts(self.settings.save_facts, self._facts)
         self._judge_run()
         remark = self._baseline.save(self._results) if self._baseline else ""
+        findings = group(self._raw)
         return Report(
-            findings=group(self._raw),
+            findings=findings,
             results=tuple(self._results),
-            targets=tuple(_summary(facts) for facts in self._facts),
+            targets=tuple(_summary(facts, findings, views=self.views) for facts in self._facts),
             suppressed=tuple(sorted(self._suppressed, key=lambda item: order(item.finding))),
             known=tuple(sorted(self._known, key=order)),
             problems=tuple(self._problems),
@@ -261,9 +269,15 @@ def why_skipped(rule: type[Rule], facts: Facts) -> str:
     return "; ".join(reasons)
 
 
-def check_facts(all_facts: Sequence[Facts], settings: Settings, on_result: OnResult | None = None) -> Report:
-    """Check facts that were made or read before."""
-    session = Session(settings, on_result)
+def check_facts(
+    all_facts: Sequence[Facts],
+    settings: Settings,
+    on_result: OnResult | None = None,
+    *,
+    views: bool = True,
+) -> Report:
+    """Check facts that were made or read before; for `views` see `Session`."""
+    session = Session(settings, on_result, views=views)
     for facts in all_facts:
         if not session.stopped:
             session.check(facts)
@@ -317,8 +331,8 @@ def _loose_end(facts: Facts) -> str:
     return ""
 
 
-def _summary(facts: Facts) -> TargetSummary:
-    return TargetSummary(
+def _summary(facts: Facts, findings: Sequence[Finding], *, views: bool) -> TargetSummary:
+    summary = TargetSummary(
         name=facts.target,
         recorded=facts.recorded,
         inputs=facts.inputs,
@@ -326,8 +340,19 @@ def _summary(facts: Facts) -> TargetSummary:
         norms=count_norms(facts),
         modules=len(facts.modules),
         parameters=count_parameters(facts),
+    )
+    if not views:
+        return summary
+    graph = Graph(facts)
+    return msgspec.structs.replace(
+        summary,
         profile=profile_of(facts),
+        gradients=gradients_of(facts),
+        activity=activity_of(graph),
         batch_sizes=batch_sizes(facts),
+        running_stats=running_stats(graph),
+        inventory=norm_rows(graph),
+        neighbourhoods=neighbourhoods(graph, [one for one in findings if one.target == facts.target]),
     )
 
 

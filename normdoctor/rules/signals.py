@@ -274,6 +274,14 @@ def saturated_units(site: Site, share: float = 0.9) -> list[int]:
     return [unit for unit, (low, high) in enumerate(ends) if low + high > share]
 
 
+def clipped_units(site: Site, share: float = 0.5) -> list[int]:
+    """Units of a ReLU6 or hardtanh with more than `share` of their values above zero at the bound."""
+    if site.kind not in ("relu6", "hardtanh"):
+        return []
+    shares = zip(site.figures["high"], site.figures["active"], strict=True)
+    return [unit for unit, (high, active) in enumerate(shares) if high > share * active]
+
+
 def passes_dead(signals: Signals, site: Site) -> bool:
     """Is a rectifier judged by the rule of dead layers, rather than that of dead units?"""
     return dead(site) and signals.stirred(site) and not signals.zero(site) and not signals.gate(site)

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from normdoctor.facts import Facts
+from normdoctor.views.gradients import mean_rms
 
 #: Roles of the sites of a profile, as in `normdoctor.facts.Node`.
 ROLES = frozenset({"linear", "norm", "activation"})
@@ -62,12 +63,8 @@ def profile_of(facts: Facts) -> tuple[ProfilePoint, ...]:
 
 def _gradients(figures: dict[str, Any]) -> dict[str, float]:
     """Module to the root mean square of its weight's gradient."""
-    found = {}
-    for one in figures.values():
-        squares = [norm * norm for norm in one["norms"] if norm is not None]
-        if one["kind"] == "weight" and squares and one["elements"]:
-            found[one["module"]] = float((_average(squares) / one["elements"]) ** 0.5)
-    return found
+    found = {one["module"]: mean_rms(one) for one in figures.values() if one["kind"] == "weight"}
+    return {module: rms for module, rms in found.items() if rms is not None}
 
 
 def _average(values: list[float]) -> float:

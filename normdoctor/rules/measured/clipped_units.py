@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from normdoctor.findings import Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.rules import base
-from normdoctor.rules.signals import Signals, saturated_units
+from normdoctor.rules.signals import Signals, clipped_units, saturated_units
 from normdoctor.rules.sites import Site
 
 
@@ -79,15 +79,11 @@ class ClippedUnits(base.Rule):
         for site in signals.of_role("activation"):
             if site.kind not in ("relu6", "hardtanh") or site.units * site.observations < self.options.values:
                 continue
-            units = self._clipped(site)
+            units = clipped_units(site, self.options.clipped)
             if len(units) <= self.options.units * site.units or len(saturated_units(site)) > site.units / 4:
                 continue
             if signals.hidden(site) and signals.stirred(site) and not signals.gate(site):
                 yield self._finding(signals, site, units)
-
-    def _clipped(self, site: Site) -> list[int]:
-        shares = zip(site.figures["high"], site.figures["active"], strict=True)
-        return [unit for unit, (high, active) in enumerate(shares) if high > self.options.clipped * active]
 
     def _finding(self, signals: Signals, site: Site, units: list[int]) -> Finding:
         high, active = site.figures["high"], site.figures["active"]
