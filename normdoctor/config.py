@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from normdoctor.errors import UsageError, near
-from normdoctor.findings import Confidence
-from normdoctor.selection import Selection, select_rules
+from normdoctor.findings import Applicability, Confidence
+from normdoctor.selection import Selection, select_rules, weight_of
 
 #: The values of `fail-on`.
 FAIL_ON = ("error", "warning", "info", "never")
@@ -35,6 +35,8 @@ class Settings:
         only: Target to the selectors that node ids such as `model.py::Net::ND101` leave of it.
         levels: Rule code to error, warning, info or ignore.
         options: Rule code to that rule's options.
+        fixable: The selectors of rules whose findings may be fixed; `unfixable`: may not be.
+        extend_safe_fixes: Rules whose unsafe fixes count as safe; `extend_unsafe_fixes`: the reverse.
         fail_on: The severity from which on a finding fails the run.
         min_confidence: Findings below are counted, not shown.
         inputs: Input specs for every target; `target_inputs` are for one target each.
@@ -64,6 +66,10 @@ class Settings:
     only: dict[str, tuple[str, ...]] = field(default_factory=dict)
     levels: dict[str, str] = field(default_factory=dict)
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    fixable: tuple[str, ...] = ()
+    unfixable: tuple[str, ...] = ()
+    extend_safe_fixes: tuple[str, ...] = ()
+    extend_unsafe_fixes: tuple[str, ...] = ()
     fail_on: str = "warning"
     min_confidence: Confidence = Confidence.MEDIUM
     output_format: str = "full"
@@ -102,6 +108,20 @@ class Settings:
             target=target,
         )
 
+    def may_fix(self, code: str) -> bool:
+        """Whether findings of this rule may be fixed; the narrower selector wins, `unfixable` at a tie."""
+        wanted, unwanted = weight_of(code, self.fixable or ("ALL",)), weight_of(code, self.unfixable)
+        return wanted is not None and (unwanted is None or wanted > unwanted)
+
+    def level_of_fix(self, code: str, level: Applicability) -> Applicability:
+        """How safe a fix of this rule counts as; what is only displayed stays so."""
+        safe, unsafe = weight_of(code, self.extend_safe_fixes), weight_of(code, self.extend_unsafe_fixes)
+        if level is Applicability.UNSAFE and safe is not None and (unsafe is None or safe > unsafe):
+            return Applicability.SAFE
+        if level is Applicability.SAFE and unsafe is not None and (safe is None or unsafe >= safe):
+            return Applicability.UNSAFE
+        return level
+
     def inputs_for(self, spec: str) -> tuple[str, ...]:
         """The input specs that were given for a target."""
         return self.target_inputs.get(spec) or self.inputs
@@ -133,7 +153,8 @@ def check_confidence(text: object) -> None:
 def override(settings: Settings, **given: Any) -> Settings:
     """Lay the values that were given on the command line (those not None or empty) over a file's.
 
-    A `select` sets aside what the file selects and ignores; an `ignore` adds to the file's.
+    A `select` sets aside what the file selects and ignores; an `ignore` adds to the file's. So do `fixable`
+    and `unfixable`.
     """
     changes = {key: value for key, value in given.items() if value not in (None, ())}
     if "select" in changes:
@@ -143,7 +164,9 @@ def override(settings: Settings, **given: Any) -> Settings:
             extend_select=(),
             levels={code: level for code, level in settings.levels.items() if level != "ignore"},
         )
-    for key in ("ignore", "extend_select"):
+    if "fixable" in changes:
+        settings = replace(settings, unfixable=())
+    for key in ("ignore", "extend_select", "unfixable"):
         if key in changes:
             changes[key] = (*getattr(settings, key), *changes[key])
     if "inputs" in changes:

@@ -18,6 +18,11 @@ from normdoctor.rules import find_rule
 from normdoctor.selection import parse_selector, unknown_rule_hint
 
 OWN_FILE = "normdoctor.toml"
+#: The keys that hold selectors.
+SELECTORS = (
+    *("select", "ignore", "extend-select"),
+    *("fixable", "unfixable", "extend-safe-fixes", "extend-unsafe-fixes"),
+)
 #: The roles that `roles` may give to a function or class.
 ROLES = (
     *("norm", "activation", "linear", "dropout", "add", "gate", "concat", "pool"),
@@ -44,6 +49,10 @@ class File(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unk
     options: Annotated[dict[str, dict[str, Any]], _about("Rule to its options.")] = {}
     per_file_ignores: Annotated[dict[str, list[str]], _about("Glob of files to rules.")] = {}
     per_module_ignores: Annotated[dict[str, list[str]], _about("Glob of module paths to rules.")] = {}
+    fixable: Annotated[list[str], _about("The rules whose findings `--fix` may fix.")] = []
+    unfixable: Annotated[list[str], _about("Rules whose findings it may not fix.")] = []
+    extend_safe_fixes: Annotated[list[str], _about("Rules whose unsafe fixes count as safe.")] = []
+    extend_unsafe_fixes: Annotated[list[str], _about("Rules whose safe fixes count as unsafe.")] = []
     baseline: Annotated[str | None, _about("The file of findings that are known.")] = None
     inputs: Annotated[
         list[str] | dict[str, str | list[str]], _about("Inputs of every target, or target to its inputs.")
@@ -144,7 +153,7 @@ class _Reader:
     def settings(self) -> Settings:
         file = self.file
         root = self.path.parent
-        for key in ("select", "ignore", "extend-select"):
+        for key in SELECTORS:
             self.selectors(key, getattr(file, key.replace("-", "_")))
         self.one_of("fail-on", file.fail_on, FAIL_ON)
         self.one_of("min-confidence", file.min_confidence, tuple(Confidence))
@@ -165,6 +174,10 @@ class _Reader:
             ignore=tuple(file.ignore),
             extend_select=tuple(file.extend_select),
             preview=file.preview,
+            fixable=tuple(file.fixable),
+            unfixable=tuple(file.unfixable),
+            extend_safe_fixes=tuple(file.extend_safe_fixes),
+            extend_unsafe_fixes=tuple(file.extend_unsafe_fixes),
             levels=self.levels(),
             options=self.options(),
             fail_on=file.fail_on,

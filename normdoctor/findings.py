@@ -134,6 +134,7 @@ class Fix(msgspec.Struct, frozen=True, kw_only=True):
         applicability: Whether it may be applied unasked.
         edits: Arguments of the call at the finding's location.
         steps: Further changes of the source.
+        keeps: Whether the outputs stay the same, where that does not follow from the applicability.
         everywhere: Modules that are built at the same place and are not at fault may be changed along.
         alters: The outputs change, since the fault lies in them: the proof of a safe fix compares with the
             old model in which this one call was made right.
@@ -145,6 +146,7 @@ class Fix(msgspec.Struct, frozen=True, kw_only=True):
     applicability: Applicability = Applicability.DISPLAY
     edits: dict[str, str] = {}
     steps: tuple[Edit, ...] = ()
+    keeps: bool | None = None
     everywhere: bool = False
     alters: bool = False
     absorbed: tuple[tuple[str, ...], ...] = ()
@@ -152,6 +154,8 @@ class Fix(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def preserving(self) -> bool:
         """Do the outputs have to be the same afterwards (or those of the old model made right)?"""
+        if self.keeps is not None:
+            return self.keeps
         return self.applicability is Applicability.SAFE or any(step.action == "build" for step in self.steps)
 
     @property

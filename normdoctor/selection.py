@@ -62,6 +62,12 @@ def parse_selector(text: str) -> Selector:
     return Selector(stripped, codes, len(prefix), _clean(node))
 
 
+def weight_of(code: str, texts: Iterable[str]) -> int | None:
+    """How narrowly the narrowest of these selectors names a rule; None where none does."""
+    weights = [one.weight for one in map(parse_selector, texts) if code in one.codes]
+    return max(weights, default=None)
+
+
 def unknown_rule_hint(key: str) -> str:
     """Name the rules that are spelled like `key`, or say where all, or those of that family, are listed."""
     family = key.upper().rstrip("X")

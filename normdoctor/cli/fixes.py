@@ -61,10 +61,7 @@ def take(given: dict[str, Any]) -> FixOptions:
 
 
 def check_options(options: FixOptions, settings: Settings, add_ignore: bool) -> None:
-    """Raise UsageError for options that make no sense together, or name rules that there are not."""
-    for flag, texts in (("--fixable", options.fixable), ("--unfixable", options.unfixable)):
-        if texts and not _codes(texts):
-            raise UsageError(f"{flag} names no rule", hint="`normdoctor rules` lists every rule.")
+    """Raise UsageError for options that make no sense together."""
     if not options.active:
         return
     others = {
@@ -86,21 +83,14 @@ def apply_fixes(
     """Fix what the targets offer."""
     from normdoctor.fixing.fixer import fix_targets
 
-    only, never = _codes(options.fixable), _codes(options.unfixable)
     return fix_targets(
         specs,
         settings,
         unsafe=options.unsafe_fixes,
-        wanted=lambda code: (not options.fixable or code in only) and code not in never,
+        wanted=settings.may_fix,
         write=not options.diff,
         on_result=None if options.diff or options.fix_only else reporter.on_result,
     )
-
-
-def _codes(texts: tuple[str, ...]) -> frozenset[str]:
-    from normdoctor.selection import parse_selector, split_selectors
-
-    return frozenset().union(*(parse_selector(text).codes for text in split_selectors(texts)))
 
 
 def exit_code(options: FixOptions, outcome: Outcome) -> int:

@@ -195,7 +195,7 @@ def make_settings(
     given = {key: value or None for key, value in given.items()}
     if given.get("min_confidence"):
         given["min_confidence"] = Confidence(given["min_confidence"])
-    for key in ("select", "ignore", "extend_select"):
+    for key in ("select", "ignore", "extend_select", "fixable", "unfixable"):
         texts = given.get(key) or ()
         given[key] = split_selectors(texts)
         if texts and not given[key]:
@@ -213,7 +213,8 @@ def make_settings(
         else:
             whole.add(spec)
     settings = override(settings, only={spec: only[spec] for spec in only if spec not in whole})
-    for text in (*settings.select, *settings.ignore, *settings.extend_select):
+    chosen = (*settings.select, *settings.ignore, *settings.extend_select)
+    for text in (*chosen, *settings.fixable, *settings.unfixable):
         _check_selector(text)
     return tuple(dict.fromkeys(specs)), settings
 

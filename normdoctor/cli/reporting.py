@@ -102,11 +102,13 @@ class Reporter:
             done = (
                 [f"Fixed {count} {'finding' if count == 1 else 'findings'}."] if count and not shown else []
             )
-            for line in [*shown, *done] if loud else []:
+            for line in [*shown, *(done if loud else [])]:
                 self._print(line)
             return
         rest = offer(outcome.report.findings, unsafe=options.unsafe_fixes) if not outcome.fixed else ""
-        self.write(outcome.report, seconds, [*shown, *summary, *filter(None, [rest])])
+        self.write(outcome.report, seconds, [*(shown if loud else []), *summary, *filter(None, [rest])])
+        for line in shown if not loud and self._spoken else ():
+            self._print(line)
 
     def _write_one(self, form: Format, file: Path | None, report: Report) -> None:
         if file is not None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from normdoctor.cli.fixes import FixOptions, apply_fixes, check_options, exit_code, fix_options, take
 from normdoctor.cli.modes import baseline_mode, baseline_options, check_modes, suppression_options
@@ -100,10 +99,12 @@ def command(
         given["fail_on"] = "never"
     style = replace(make_style(color, quiet, verbose), show_skipped=show_skipped)
     given["baseline_mode"] = baseline_mode(given.pop("write_baseline"), given.pop("prune_baseline"))
-    specs, settings = make_settings(targets, config, isolated, progress=not quiet, **given)
+    given |= {"progress": not quiet, "fixable": fixes.fixable, "unfixable": fixes.unfixable}
+    specs, settings = make_settings(targets, config, isolated, **given)
     if show_settings:
-        settings = replace(settings, targets=specs)
-        _show_settings(settings, config, isolated, output_format)
+        from normdoctor.cli.origins import show_settings as show
+
+        show(replace(settings, targets=specs), config, isolated, output_format)
         return
     check_modes(settings, add_ignore is not None)
     check_options(fixes, settings, add_ignore is not None)
@@ -135,24 +136,6 @@ def _fix(
     outcome = apply_fixes(specs, settings, fixes, reporter)
     reporter.write_fixes(outcome, fixes, time.perf_counter() - started)
     click.get_current_context().exit(exit_code(fixes, outcome))
-
-
-def _show_settings(settings: Settings, config: Path | None, isolated: bool, formats: tuple[str, ...]) -> None:
-    from normdoctor.configfile import given_keys
-    from normdoctor.output.settings import settings_text
-
-    ctx = click.get_current_context()
-    file, listed = given_keys(config, isolated=isolated)
-    sources = dict.fromkeys(listed, file.name if file else "")
-    for parameter in ctx.command.params:
-        origin = ctx.get_parameter_source(parameter.name or "")
-        if origin is ParameterSource.COMMANDLINE:
-            label = parameter.opts[0] if isinstance(parameter, click.Option) else "command line"
-            sources[(parameter.name or "").replace("_", "-")] = label
-        elif origin is ParameterSource.ENVIRONMENT:
-            sources[(parameter.name or "").replace("_", "-")] = str(parameter.envvar)
-    shown = replace(settings, output_format=formats[0]) if formats else settings
-    click.echo(settings_text(shown, sources, file), nl=False)
 
 
 def _check(specs: tuple[str, ...], named: tuple[str, ...], settings: Settings, reporter: Reporter) -> Report:
