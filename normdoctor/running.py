@@ -208,6 +208,7 @@ class Session:
                 finding = msgspec.structs.replace(finding, severity=Severity(level))  # noqa: PLW2901
             if made_up:
                 finding = on_synthetic(finding)  # noqa: PLW2901
+            finding = self._weighed(finding)  # noqa: PLW2901
             match = self._silencer.match(finding)
             if match is None:
                 standing.append(finding)
@@ -222,6 +223,17 @@ class Session:
             self._known += known
         self._raw += standing
         return standing
+
+    def _weighed(self, finding: Finding) -> Finding:
+        """The finding with its fix as safe as the settings say that fixes of its rule are."""
+        fix = finding.fix
+        if fix is None:
+            return finding
+        level = self.settings.level_of_fix(finding.code, fix.applicability)
+        if level is fix.applicability:
+            return finding
+        fix = msgspec.structs.replace(fix, applicability=level, keeps=fix.preserving)
+        return msgspec.structs.replace(finding, fix=fix)
 
     @staticmethod
     def _result(
