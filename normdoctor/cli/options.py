@@ -35,6 +35,18 @@ def offering(what: str) -> Callable[[click.Context, click.Parameter, str], Any]:
     return complete
 
 
+class NormChoice(click.Choice[str]):
+    """A choice among norms; what is misspelt or abbreviated is answered with what may be meant."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """Click's message, and a suggestion."""
+        from normdoctor.normwords import near_norms
+
+        hint = near_norms(str(value), [str(choice) for choice in self.choices])
+        message = super().get_invalid_choice_message(value, ctx)
+        return f"{message} {hint}" if hint else message
+
+
 def combined(*decorators: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
     """Apply several option decorators, so that help lists them in this order."""
     return lambda function: functools.reduce(lambda done, add: add(done), reversed(decorators), function)

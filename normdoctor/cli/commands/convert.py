@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from normdoctor.cli.options import (
+    NormChoice,
     config_options,
     input_options,
     look_options,
@@ -28,7 +29,7 @@ TARGETS = ("ours", "torch", "group", "layer", "instance", "batch", "sync", "rms"
 @click.argument("targets", nargs=-1, required=True, metavar="TARGET...", shell_complete=offering("targets"))
 @click.option(
     "--to",
-    type=click.Choice(TARGETS),
+    type=NormChoice(TARGETS),
     required=True,
     help="What to build: `ours` and `torch` are the same layers of normdoctor.layers and of torch.",
 )

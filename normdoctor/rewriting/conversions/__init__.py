@@ -6,7 +6,8 @@ import importlib
 import pkgutil
 from functools import cache
 
-from normdoctor.errors import UsageError, near
+from normdoctor.errors import UsageError
+from normdoctor.normwords import near_norms
 from normdoctor.rewriting.conversions.base import Conversion
 
 
@@ -30,5 +31,5 @@ def find_conversion(spec: str) -> type[Conversion]:
             return conversion
     listed = ", ".join(f"`{name}`" for name in known)
     raise UsageError(
-        f"expected a conversion that exists ({listed}), found {spec!r}", hint=near(str(spec), list(known))
+        f"expected a conversion that exists ({listed}), found {spec!r}", hint=near_norms(str(spec), list(known))
     )
