@@ -6,7 +6,7 @@ import importlib.metadata
 
 project = "normdoctor"
 author = "The normdoctor developers"
-copyright = author
+project_copyright = author
 release = importlib.metadata.version("normdoctor")
 
 extensions = ["myst_parser"]

@@ -1,0 +1,52 @@
+"""Tables inside of pages that are written by hand."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Callable
+
+import click
+
+from generator.markdown import code, table
+from generator.rules import GROUPS, own_rules
+from normdoctor.cli import main
+from normdoctor.configschema import keys as keys_of_file
+from normdoctor.rewriting.conversions import all_conversions
+
+
+def keys() -> str:
+    """The keys of the configuration file."""
+    check = main.get_command(click.Context(main), "check")
+    assert check is not None
+    flags = {flag.removeprefix("--") for option in check.params for flag in option.opts}
+    flags |= {"inputs"} if "input" in flags else set()
+    rows = []
+    for name, kind, default, about in keys_of_file():
+        option = "`TARGET`" if name == "targets" else f"`--{'input' if name == 'inputs' else name}`"
+        given = "none" if default is None else code(json.dumps(default))
+        rows.append((code(name), kind, given, about, option if name in flags | {"targets"} else ""))
+    return table(("key", "type", "default", "means", "option"), rows)
+
+
+def groups() -> str:
+    """What the rules are about, by the start of their codes."""
+    rows = []
+    for prefix, title in GROUPS.items():
+        count = sum(rule.code.startswith(prefix) for rule in own_rules())
+        rows.append((prefix, title, str(count)))
+    return table(("codes", "about", "rules"), rows)
+
+
+def conversions() -> str:
+    """The conversions of `normdoctor.convert`."""
+    rows = []
+    for one in all_conversions().values():
+        about = (inspect.getdoc(sys.modules[one.__module__]) or "").partition("`: ")[2].rstrip(".")
+        names = code(one.spec) + (f" (also {', '.join(map(code, one.aliases))})" if one.aliases else "")
+        rows.append((names, ", ".join(sorted(one.exact)), about))
+    return table(("spec", "exact in", "what happens"), rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {"keys": keys, "groups": groups, "conversions": conversions}

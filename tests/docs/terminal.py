@@ -1,0 +1,156 @@
+"""Runs the `console` blocks of a page: commands as a reader would type them, and what they print."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+import warnings
+from importlib.metadata import metadata
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from normdoctor.cli import main
+
+ENVIRONMENT = {
+    "COLUMNS": "100",
+    "NO_COLOR": "1",
+    "FORCE_COLOR": None,
+    "NORMDOCTOR_OUTPUT_FORMAT": None,
+    "NORMDOCTOR_LOG": None,
+    "GITHUB_STEP_SUMMARY": None,
+}
+#: Signs of a shell: such a line is run by one.
+SHELL = re.compile(r"[|<>&;$`]")
+
+
+class Terminal:
+    """A folder in which the commands of one page are run, one after another."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.code = 0
+        self.installed = False
+
+    def run(self, text: str) -> list[tuple[str, str, str]]:
+        """Run a block: each command with what is shown below it, and what it printed."""
+        done = []
+        for command, shown in session(text):
+            done.append((command, shown, self.command(command)))
+            if not shown:
+                assert self.code in (0, 1), f"`{command}` ended with {self.code}:\n{done[-1][2]}"
+        return done
+
+    def command(self, command: str) -> str:
+        """Run one command; return what a terminal would show of it."""
+        words = shlex.split(command, comments=True)
+        if command == "echo $?":
+            return f"{self.code}\n"
+        if words[:2] == ["pip", "install"]:
+            self._install(words[2:])
+            return ""
+        if words[0] == "normdoctor" and not self.installed and not SHELL.search(_unquoted(command)):
+            return self._own(words[1:])
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        env = {**os.environ, **{k: v for k, v in ENVIRONMENT.items() if v is not None}, "PATH": path}
+        env |= {"PYTHONPATH": str(self.folder)} if self.installed else {}
+        env |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTEST_ADDOPTS": "-p no:cacheprovider -p no:randomly"}
+        for name in [name for name, value in ENVIRONMENT.items() if value is None]:
+            env.pop(name, None)
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=self.folder,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        self.code = done.returncode
+        return done.stdout
+
+    def _own(self, words: list[str]) -> str:
+        before = set(sys.modules)
+        with contextlib.chdir(self.folder), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result = CliRunner().invoke(main, words, env=ENVIRONMENT)
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None) or ""
+            if file.startswith(str(self.folder)):
+                del sys.modules[name]
+        self.code = result.exit_code
+        return result.output
+
+    def _install(self, words: list[str]) -> None:
+        """Check that an extra exists; `pip install -e .` installs the entry points of the folder."""
+        self.code = 0
+        if words == ["-e", "."]:
+            project = tomllib.loads((self.folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+            info = self.folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+            info.mkdir()
+            about = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+            (info / "METADATA").write_text(about, encoding="utf-8")
+            lines = []
+            for group, entries in project["entry-points"].items():
+                lines += [f"[{group}]", *(f"{name} = {value}" for name, value in entries.items())]
+            (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
+            self.installed = True
+            return
+        extras = metadata("normdoctor").get_all("Provides-Extra") or []
+        for word in words:
+            found = re.fullmatch(r"(?:normdoctor|\.)\[([\w,-]+)\]", word)
+            assert found is None or set(found[1].split(",")) <= set(extras), word
+
+
+def _unquoted(command: str) -> str:
+    return re.sub(r"'[^']*'|\"[^\"]*\"|\s#.*", "", command)
+
+
+def session(text: str) -> list[tuple[str, str]]:
+    """Split a block into its commands, each with the lines that are shown below it."""
+    assert text.startswith("$ "), "a console block begins with a command, `$ ...`"
+    found = []
+    for piece in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+        command, _, shown = re.sub(r" *\\\n\s*(?:> )?", " ", piece, count=piece.count("\\\n")).partition("\n")
+        found.append((command.strip(), shown.strip("\n")))
+    return found
+
+
+def alike(shown: str, printed: str) -> bool:
+    """Is this what was printed? Times do not count, and a line `...` stands for any number of lines."""
+    lines = [
+        r"(?:.*\n)*?" if line.strip() == "..." else f"{re.escape(line)}\n"
+        for line in masked(shown).split("\n")
+    ]
+    return re.fullmatch("".join(lines), masked(printed.strip("\n")) + "\n") is not None
+
+
+def near(shown: str, printed: str) -> bool:
+    """Is this what was printed, but for 5 % or one unit of the last digit of each number?
+
+    Trainings do not give the same digits on every machine.
+    """
+    number = re.compile(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)")
+    ours, theirs = (number.split(" ".join(text.split())) for text in (shown, printed))
+    if ours[::2] != theirs[::2]:
+        return False
+    pairs = zip(ours[1::2], theirs[1::2], strict=True)
+    return all(abs(float(a) - float(b)) <= max(0.05 * abs(float(b)), 1.01 * _unit(a)) for a, b in pairs)
+
+
+def _unit(number: str) -> float:
+    """One in the last digit of a number: 0.01 of `3.14`."""
+    mantissa, _, exponent = number.partition("e")
+    return float(f"1e{int(exponent or 0) - len(mantissa.partition('.')[2])}")
+
+
+def masked(text: str) -> str:
+    """A text without times, and without what is as long as they are."""
+    text = re.sub(r"=+ (.*?) =+$", r"= \1 =", text, flags=re.MULTILINE)
+    text = re.sub(r"\b\d+(?:\.\d+)? ?s\b", "0s", text)
+    return "\n".join(line.rstrip() for line in text.split("\n"))
