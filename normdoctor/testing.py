@@ -286,10 +286,17 @@ def fix_source(source: str, *codes: str, unsafe: bool = True) -> tuple[str, Outc
 
 def check_source(source: str, **settings: Any) -> Report:
     """Check a model file that is given as text, with its `loss`, `labels`, `data` and `reference`."""
+    with tempfile.TemporaryDirectory(prefix="normdoctor-") as folder:
+        return check_file(Path(folder) / "model.py", source, **settings)
+
+
+def check_file(path: Path, source: str, **settings: Any) -> Report:
+    """Write a text to a file, and check that as `check_source` does."""
     from normdoctor import doctor
 
+    path.write_text(source, encoding="utf-8")
     if re.search(r"^def train\(watch\)", source, re.MULTILINE):
-        report = _watched(source, settings.get("min_confidence", "medium"))
+        report = _watched(path, source, settings.get("min_confidence", "medium"))
         asked = tuple(f for f in report.findings if f.code in settings.get("select", [f.code]))
         return msgspec.structs.replace(report, findings=asked)
     given = re.findall(r"^(?:def )?(loss|labels|data|reference)\b(?: = |\()", source, re.MULTILINE)
@@ -298,13 +305,10 @@ def check_source(source: str, **settings: Any) -> Report:
         exec(compile(source, "model.py", "exec"), values)
         chosen = [name for name in given if name != "labels" or "loss" in given]
         settings = {name: values[name] for name in chosen} | settings
-    with tempfile.TemporaryDirectory(prefix="normdoctor-") as folder:
-        path = Path(folder) / "model.py"
-        path.write_text(source, encoding="utf-8")
-        return doctor.check(str(path), **settings)
+    return doctor.check(str(path), **settings)
 
 
-def _watched(source: str, min_confidence: str) -> Report:
+def _watched(path: Path, source: str, min_confidence: str) -> Report:
     """Run the `train(watch)` of a file around its `model`, and take the report of the watch.
 
     Where processes are joined by `torch.distributed`, it is about all of them.
@@ -314,9 +318,7 @@ def _watched(source: str, min_confidence: str) -> Report:
     import normdoctor
     from normdoctor.loading.origins import record_origins
 
-    with tempfile.TemporaryDirectory(prefix="normdoctor-") as folder, torch.random.fork_rng(devices=[]):
-        path = Path(folder) / "model.py"
-        path.write_text(source, encoding="utf-8")
+    with torch.random.fork_rng(devices=[]):
         values: dict[str, Any] = {"__name__": "model", "__file__": str(path)}
         torch.manual_seed(0)
         with record_origins() as origins:

@@ -84,7 +84,7 @@ def _rule(code: str, name: str) -> dict[str, Any]:
         "shortDescription": {"text": summary_of(rule)},
         "fullDescription": {"text": " ".join(section(page, "What it does").split()) or summary_of(rule)},
         "help": {"text": page, "markdown": page},
-        **({"helpUri": f"{uri.rstrip('/')}/rules/{rule.name}"} if uri else {}),
+        **({"helpUri": f"{uri.rstrip('/')}/rules/{rule.name}.html"} if uri else {}),
         "defaultConfiguration": {"level": LEVELS[rule.severity]},
         "properties": {
             "tags": [rule.category, *(["preview"] if rule.preview else [])],
