@@ -54,6 +54,16 @@ FINDINGS = [
         )
     ),
     ("mlp_init.py", "ND304", "info", "net.1", "nn.Sigmoid(),"),
+    *(
+        ("tutorial_net.py", code, level, f"features.{block}.{layer}", line)
+        for block in (0, 2)
+        for code, level, layer, line in (
+            ("ND101", "info", "conv", "self.conv = nn.Conv2d(inner, outer, 3, padding=1)"),
+            ("ND202", "error", "norm", "self.norm = nn.BatchNorm2d(outer, momentum=0.99)"),
+        )
+    ),
+    ("tutorial_net.py", "ND301", "warning", "head", "self.head = nn.Linear(64, classes)"),
+    ("tutorial_net.py", "ND310", "error", "", "return torch.softmax(self.head(self.hidden(x)), dim=1)"),
 ]
 
 #: What `show` says: rows as their cells without the shapes between, and the totals.
@@ -101,6 +111,14 @@ SHOWN = {
     "small_resnet.py": (
         ["stem.1 BatchNorm2d", "blocks.2.skip.1 BatchNorm2d", "blocks.5 relu", "head Linear"],
         ["15 norms: 15 BatchNorm2d", "175,258 parameters"],
+    ),
+    "tutorial_net.py": (
+        ["stem Conv2d", "features.2.norm BatchNorm2d", "hidden Linear"],
+        ["2 norms: 2 BatchNorm2d", "9,978 parameters"],
+    ),
+    "tutorial_net_mended.py": (
+        ["stem Conv2d", "features.2.norm BatchNorm2d", "head Linear"],
+        ["2 norms: 2 BatchNorm2d", "9,930 parameters"],
     ),
 }
 
