@@ -43,7 +43,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return (self.target, self.code, self.modules, self.fingerprint)
 
 
-class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BaselineFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The file."""
+
     schema_version: int
     tool: str
     findings: tuple[Entry, ...]
@@ -112,7 +114,7 @@ class Baseline:
         if self.mode == WRITE:
             for key, findings in self._known.items():
                 kept[key] = self._entry(key, findings, kept.get(key))
-        self._write(kept.values())
+        self.write(kept.values())
         before, after = _total(self._entries.values()), _total(kept.values())
         if self.mode == PRUNE:
             return f"{before - after} stale of {before} known findings removed from {self.file}."
@@ -130,9 +132,10 @@ class Baseline:
             fingerprint=key,
         )
 
-    def _write(self, entries: Iterable[Entry]) -> None:
+    def write(self, entries: Iterable[Entry]) -> None:
+        """Write these entries to the file, in their order; an equal file is left alone."""
         ordered = tuple(sorted(entries, key=lambda entry: entry.key))
-        payload = _File(schema_version=SCHEMA_VERSION, tool="normdoctor", findings=ordered)
+        payload = BaselineFile(schema_version=SCHEMA_VERSION, tool="normdoctor", findings=ordered)
         text = msgspec.json.format(msgspec.json.encode(payload), indent=2) + b"\n"
         try:
             if not self.file.exists() or self.file.read_bytes() != text:
@@ -177,7 +180,7 @@ def _read(file: Path) -> dict[str, Entry]:
                 f"{file}: schema_version is {version}, expected {SCHEMA_VERSION}",
                 hint="Remove it and write it anew with --write-baseline, or use the version that wrote it.",
             )
-        found = msgspec.json.decode(data, type=_File)
+        found = msgspec.json.decode(data, type=BaselineFile)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         hint = "Remove it and write it anew with --write-baseline."
         raise ConfigError(f"{file} is not a baseline: {error}", hint=hint) from error
@@ -205,3 +208,30 @@ def _lines(file: Path) -> dict[str, Location]:
 
 def _total(entries: Iterable[Entry]) -> int:
     return sum(entry.count for entry in entries)
+
+
+class Changes(msgspec.Struct, frozen=True, kw_only=True):
+    """What one check does to a baseline: entries that go, by their fingerprints, and those that come."""
+
+    gone: tuple[str, ...] = ()
+    new: tuple[Entry, ...] = ()
+
+
+def changes(before: Path, after: Path) -> Changes:
+    """What was changed between two states of a baseline; a file that is not there has no entries."""
+    old, new = (_read(file) if file.exists() else {} for file in (before, after))
+    return Changes(
+        gone=tuple(key for key in old if key not in new),
+        new=tuple(entry for key, entry in new.items() if old.get(key) != entry),
+    )
+
+
+def apply(file: Path, root: Path, made: Iterable[Changes]) -> str:
+    """Write the changes of several checks, each of other targets, to a baseline; say what it holds then."""
+    entries = _read(file) if file.exists() else {}
+    for one in made:
+        entries = {key: entry for key, entry in entries.items() if key not in one.gone}
+        entries |= {entry.fingerprint: entry for entry in one.new}
+    Baseline(file, root, WRITE).write(entries.values())
+    total = _total(entries.values())
+    return f"{total} known {'finding' if total == 1 else 'findings'} written to {file}."

@@ -1,4 +1,7 @@
-"""The report as plain data, for JSON and for other tools. Within a version, keys are only added."""
+"""The report as plain data, for JSON and for other tools. Within a version, keys are only added.
+
+`normdoctor.output.layout` names and describes every key; the published schema is made of it.
+"""
 
 from __future__ import annotations
 
