@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from normdoctor.output.charts import signal
+from normdoctor.output.charts import activity, batchnoise, gradients, neighbourhood, running, signal
 from normdoctor.output.charts.base import Chart
+from normdoctor.output.charts.conversion import conversion
 
 if TYPE_CHECKING:
     from normdoctor.report import Report, TargetSummary
 
-__all__ = ["Chart", "charts", "charts_of"]
+__all__ = ["Chart", "charts", "charts_of", "conversion"]
 
 #: What makes charts of a target, in the order in which they are shown.
-_MAKERS = (signal.charts,)
+_MAKERS = (
+    signal.charts,
+    gradients.charts,
+    activity.charts,
+    running.charts,
+    batchnoise.charts,
+    neighbourhood.charts,
+)
 
 
 def charts(report: Report) -> tuple[Chart, ...]:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeVar
 
 import msgspec
 
+T = TypeVar("T")
 Scale = Literal["linear", "log"]
+#: How many places along the depth of a model are drawn: more cannot be told apart.
+MOST = 400
 
 
 class Axis(msgspec.Struct, frozen=True, kw_only=True):
-    """One axis: what it stands for, its scale, and the names of the places 0, 1, ... where it has names."""
+    """One axis: what it stands for, its scale, and the names of the places 0, 1, ... where it has names.
+
+    `ticks` are the values that are labelled, where they are not left to the drawing.
+    """
 
     label: str = ""
     scale: Scale = "linear"
     names: tuple[str, ...] = ()
+    ticks: tuple[float, ...] = ()
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,31 +62,46 @@ class Heat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Box(msgspec.Struct, frozen=True, kw_only=True):
-    """One node of a network: lines of text, its place (`rank` from the top, `column` from the left).
+    """One node of a network: lines of text, and its place.
 
-    `chosen` marks what the chart is about.
+    Args:
+        text: What stands in it, a line each.
+        rank: The row in which it stands, from the top.
+        centre: Its centre, as a share of the width from the left.
+        width: Its width, as a share of the whole.
+        role: As in `normdoctor.facts.Node`.
+        chosen: It is what the chart is about.
     """
 
     text: tuple[str, ...]
     rank: int
-    column: int
+    centre: float
+    width: float
     role: str = "other"
     chosen: bool = False
 
 
+class Edge(msgspec.Struct, frozen=True, kw_only=True):
+    """Data that flows from a box to a lower one, by their places; `via` are centres in the rows between."""
+
+    source: int
+    target: int
+    via: tuple[float, ...] = ()
+
+
 class Network(msgspec.Struct, frozen=True, kw_only=True):
-    """Boxes and the edges between them, by their places in `boxes`; data flows downwards."""
+    """Boxes and the edges between them; data flows downwards."""
 
     boxes: tuple[Box, ...]
-    edges: tuple[tuple[int, int], ...]
+    edges: tuple[Edge, ...]
 
 
 class Chart(msgspec.Struct, frozen=True, kw_only=True):
     """One picture with its numbers.
 
     Args:
-        kind: `signal`, `gradients`, `activity`, `running-stats`, `batch-noise`, `neighbourhood`,
-            `conversion`.
+        kind: `signal`, `gradients`, `activity`, `running-mean`, `running-var`, `batch-noise`,
+            `neighbourhood` or `conversion`.
         title: What is shown, in a few words.
         caption: How to read it, in plain text.
         headers: The names of the columns of the numbers.
@@ -97,6 +121,35 @@ class Chart(msgspec.Struct, frozen=True, kw_only=True):
     about: str = ""
 
 
-def figure(value: float) -> str:
-    """A number as tables and labels show it: three significant digits."""
-    return f"{value:.3g}"
+def figure(value: float | None) -> str:
+    """A number as tables and labels show it: three significant digits, and nothing for None."""
+    return "" if value is None else f"{value:.3g}"
+
+
+def percent(share: float | None) -> str:
+    """A share as tables show it: `12.5 %`, and nothing for None."""
+    return "" if share is None else f"{100 * share:.3g} %"
+
+
+def fewer(items: Sequence[T], value: Callable[[T], float]) -> list[T]:
+    """At most `MOST` of the items, in their order: of each stretch those with the least and largest value.
+
+    What is not finite counts as largest.
+    """
+    if len(items) <= MOST:
+        return list(items)
+    kept: list[T] = []
+    stretches = MOST // 2
+    for place in range(stretches):
+        first, end = place * len(items) // stretches, (place + 1) * len(items) // stretches
+        values = [value(item) for item in items[first:end]]
+        ranked = sorted(range(len(values)), key=lambda i: (not math.isfinite(values[i]), values[i], i))
+        kept += [items[first + i] for i in sorted({ranked[0], ranked[-1]})]
+    return kept
+
+
+def of_all(shown: int, every: int) -> str:
+    """The end of a caption that says how much of a large model is shown; empty where it is all."""
+    if shown == every:
+        return ""
+    return f" Shown are {shown} of {every} places: of each stretch the one with the least and the largest."

@@ -21,7 +21,9 @@ COLORS = {
     "4": ("#7b45b8", "#bd96f2"),
     "bad": ("#b42318", "#ff8f85"),
 }
-SIZE = 12
+SIZE, SMALL = 12, 11
+#: How far names below an axis are turned, in degrees.
+SLOPE = 35.0
 #: The mean width of a character of this font, in its size: text is not measured, only bounded.
 WIDE = 0.58
 
@@ -88,6 +90,11 @@ def tip(content: str) -> str:
     return f"<title>{safe(content)}</title>"
 
 
-def sloped(content: str, size: float = SIZE, angle: float = 35.0) -> float:
-    """How far down a text reaches that is turned by an angle."""
-    return length(content, size) * math.sin(math.radians(angle))
+def sloped(content: str) -> float:
+    """How far down a name below the x axis reaches."""
+    return length(content, SMALL) * math.sin(math.radians(SLOPE))
+
+
+def name_below(x: float, y: float, name: str) -> str:
+    """A name below the x axis, turned so that many stand side by side."""
+    return text(x + 4, y + 12, name, anchor="end", turn=-SLOPE, size=SMALL)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from functools import singledispatch
 
-from normdoctor.output.charts.base import Chart, Lines
+from normdoctor.output.charts.base import Chart, Heat, Lines, Network
 from normdoctor.output.charts.pen import safe
+from normdoctor.output.charts.svgheat import heat
 from normdoctor.output.charts.svglines import lines
+from normdoctor.output.charts.svgnetwork import network
 
 #: Width of a drawing in its own units; it scales with the page, up to `WIDEST` pixels.
 WIDTH = 480
@@ -44,3 +46,13 @@ def _body(drawing: object) -> tuple[str, int, int]:
 @_body.register
 def _(drawing: Lines) -> tuple[str, int, int]:
     return lines(drawing, WIDTH)
+
+
+@_body.register
+def _(drawing: Heat) -> tuple[str, int, int]:
+    return heat(drawing, WIDTH)
+
+
+@_body.register
+def _(drawing: Network) -> tuple[str, int, int]:
+    return network(drawing, WIDTH)

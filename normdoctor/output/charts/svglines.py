@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 
 from normdoctor.output.charts.base import Lines, Series
-from normdoctor.output.charts.pen import SIZE, at, colour, length, line, sloped, text, tip
+from normdoctor.output.charts.pen import SIZE, at, colour, length, line, name_below, sloped, text, tip
 from normdoctor.output.charts.scales import Range, drawable, range_of, shortened, thinned, tick
 
-#: Height of the plotted area, most labels along x, longest name there, and most marks with a tip.
+#: Height of the plotted area, most labels along x, longest name there, and most points with a tip.
 HEIGHT = 190
 LABELS = 12
-NAME = 20
-TIPS = 150
-#: Colours of the series, in their order, and the shape of their points.
+NAME = 22
+TIPS = 200
+#: Colours of the series, in their order.
 INKS = ("1", "2", "3", "4")
+#: The radius of a point, where there is room for it.
+RADIUS = 2.6
 
 
 class Frame:
@@ -25,15 +27,11 @@ class Frame:
         levels = [value for value, _ in drawing.levels]
         self.drawing, self.width = drawing, width
         self.y: Range = range_of([*shown, *levels], drawing.y.scale)
-        places = [value for one in drawing.series for value in one.x]
-        names = drawing.x.names
-        self.x = (
-            Range(low=-0.5, high=max(len(names), 1) - 0.5, scale="linear", ticks=())
-            if names
-            else range_of(places, drawing.x.scale, 10)
-        )
-        self.left = 14 + SIZE + max(length(tick(value)) for value in self.y.ticks)
-        self.top = 14 + 18 * (1 + (len(drawing.series) - 1) // 3)
+        self.x = _range_x(drawing)
+        self.labelled = [one for one in drawing.series if one.name]
+        self.rows = _legend_rows(self.labelled, width)
+        self.left = 16 + SIZE + max(length(tick(value)) for value in self.y.ticks)
+        self.top = 12.0 + 18 * len(self.rows)
         self.right = width - 12.0
         self.bottom = self.top + HEIGHT
 
@@ -48,14 +46,24 @@ class Frame:
         return self.top if not math.isfinite(value) else self.bottom
 
 
+def _range_x(drawing: Lines) -> Range:
+    names, ticks = drawing.x.names, drawing.x.ticks
+    if names:
+        return Range(low=-0.5, high=len(names) - 0.5, scale="linear", ticks=())
+    if ticks:
+        return Range(low=ticks[0], high=ticks[-1], scale=drawing.x.scale, ticks=ticks)
+    return range_of([value for one in drawing.series for value in one.x], drawing.x.scale, 10)
+
+
 def lines(drawing: Lines, width: int) -> tuple[str, int, int]:
     """The body of the drawing, its width and its height."""
     frame = Frame(drawing, width)
     below, height = _below(frame)
     parts = [*_grid(frame), *below, *_legend(frame)]
-    tips = sum(len(one.x) for one in drawing.series) <= TIPS
-    for place, series in enumerate(drawing.series):
-        parts += _series(frame, series, INKS[place % len(INKS)], tips=tips)
+    tips = sum(len(one.x) for one in drawing.series if not one.faint) <= TIPS
+    inks = {id(one): INKS[place % len(INKS)] for place, one in enumerate(frame.labelled)}
+    for series in sorted(drawing.series, key=lambda one: not one.faint):
+        parts += _series(frame, series, inks.get(id(series), "muted"), tips=tips)
     return "".join(parts), width, height
 
 
@@ -76,51 +84,74 @@ def _grid(frame: Frame) -> list[str]:
 
 def _below(frame: Frame) -> tuple[list[str], int]:
     """The labels along x, and the height of the whole."""
-    names = frame.drawing.x.names
-    y = frame.bottom + 16.0
-    if not names:
+    names, y = frame.drawing.x.names, frame.bottom + 16
+    if names:
+        shown = {place: shortened(names[place], NAME) for place in thinned(len(names), LABELS)}
+        parts = [name_below(frame.at_x(place), frame.bottom, name) for place, name in shown.items()]
+        y += max(sloped(name) for name in shown.values()) + 8
+    else:
         parts = [text(frame.at_x(v), y, tick(v), anchor="middle") for v in frame.x.ticks]
         y += 18
-    else:
-        chosen = thinned(len(names), LABELS)
-        shown = {place: shortened(names[place], NAME) for place in chosen}
-        parts = [
-            text(frame.at_x(place) + 4, frame.bottom + 12, name, anchor="end", turn=-35, size=11)
-            for place, name in shown.items()
-        ]
-        y += max((sloped(name, 11) for name in shown.values()), default=0.0) + 6
-    label = text((frame.left + frame.right) / 2, y, frame.drawing.x.label, anchor="middle")
-    return [*parts, label], math.ceil(y + 8)
+    parts.append(text((frame.left + frame.right) / 2, y, frame.drawing.x.label, anchor="middle"))
+    return parts, math.ceil(y + 8)
+
+
+def _legend_rows(series: list[Series], width: int) -> list[list[Series]]:
+    """The entries of the legend, in as many rows as they need."""
+    rows: list[list[Series]] = [[]]
+    used = 0.0
+    for one in series:
+        wide = _wide(one)
+        if rows[-1] and used + wide > width - 60:
+            rows.append([])
+            used = 0.0
+        rows[-1].append(one)
+        used += wide
+    return rows
+
+
+def _wide(series: Series) -> float:
+    return 16 + length(series.name) + 14
 
 
 def _legend(frame: Frame) -> list[str]:
-    parts, x, y = [], frame.left, 14.0
-    for place, series in enumerate(frame.drawing.series):
-        wide = 22 + length(series.name) + 10
-        if place and x + wide > frame.right:
-            x, y = frame.left, y + 18
-        ink = colour(INKS[place % len(INKS)])
-        parts.append(f'<circle cx="{at(x + 6)}" cy="{at(y - 4)}" r="4" style="fill:{ink}"/>')
-        parts.append(text(x + 16, y, series.name, fill="ink"))
-        x += wide
+    parts, place = [], 0
+    for row, series in enumerate(frame.rows):
+        x, y = 12.0, 14.0 + 18 * row
+        for one in series:
+            ink = colour(INKS[place % len(INKS)])
+            parts.append(f'<circle cx="{at(x + 5)}" cy="{at(y - 4)}" r="4" style="fill:{ink}"/>')
+            parts.append(text(x + 14, y, one.name, fill="ink"))
+            x += _wide(one)
+            place += 1
     return parts
 
 
 def _series(frame: Frame, series: Series, ink: str, *, tips: bool) -> list[str]:
     names, scale = frame.drawing.x.names, frame.drawing.y.scale
+    room = (frame.right - frame.left) / max(len(series.x), 1)
+    radius = max(min(RADIUS, 0.4 * room), 0.8)
     path, parts, pen = "", [], "M"
     for x, y in zip(series.x, series.y, strict=True):
         px, py = frame.at_x(x), frame.at_y(y)
         known = drawable(y, scale)
-        if known:
-            path += f"{pen}{at(px)} {at(py)}"
+        path += f"{pen}{at(px)} {at(py)}" if known else ""
         pen = "L" if known else "M"
-        place = names[int(x)] if names else tick(x)
-        said = tip(f"{place}: {y:.3g}") if tips else ""
-        if known:
-            parts.append(f'<circle cx="{at(px)}" cy="{at(py)}" r="2.6">{said}</circle>')
-        else:
-            cross = f"M{at(px - 4)} {at(py - 4)}l8 8m0-8l-8 8"
-            parts.append(f'<path d="{cross}" style="stroke:{colour("bad")};stroke-width:2">{said}</path>')
-    drawn = f'<path d="{path}" style="fill:none;stroke:{colour(ink)};stroke-width:1.6"/>'
-    return [drawn if series.line and "L" in path else "", f'<g style="fill:{colour(ink)}">', *parts, "</g>"]
+        said = tip(f"{names[int(x)] if names else tick(x)}: {y:.3g}") if tips and not series.faint else ""
+        if not known:
+            parts.append(_off_scale(px, py, y, said))
+        elif not series.faint:
+            parts.append(f'<circle cx="{at(px)}" cy="{at(py)}" r="{at(radius)}">{said}</circle>')
+    wide = 0.8 if series.faint else 1.6
+    drawn = f'<path d="{path}" style="fill:none;stroke:{colour(ink)};stroke-width:{wide}"/>'
+    points = [f'<g style="fill:{colour(ink)}">', *parts, "</g>"] if parts else []
+    return [drawn if series.line and "L" in path else "", *points]
+
+
+def _off_scale(x: float, y: float, value: float, said: str) -> str:
+    """A mark at the edge: a cross for NaN and infinity, an open circle for zero on a logarithmic scale."""
+    if math.isfinite(value):
+        ring = f"fill:{colour('paper')};stroke:{colour('muted')}"
+        return f'<circle cx="{at(x)}" cy="{at(y)}" r="3" style="{ring}">{said}</circle>'
+    cross = f"M{at(x - 4)} {at(y - 4)}l8 8m0-8l-8 8"
+    return f'<path d="{cross}" style="stroke:{colour("bad")};stroke-width:2">{said}</path>'
