@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from normdoctor.fixing.live import fix as fix
     from normdoctor.probing.live import NormDoctorWarning as NormDoctorWarning
     from normdoctor.probing.live import StoppedError as StoppedError
-    from normdoctor.probing.monitor import watch as watch
     from normdoctor.probing.recalibrate import recalibrate as recalibrate
+    from normdoctor.probing.watch import watch as watch
     from normdoctor.report import Report as Report
     from normdoctor.rewriting.convert import convert as convert
     from normdoctor.rules.base import Rule as Rule
@@ -31,7 +31,7 @@ _HOMES = {
     "convert": "normdoctor.rewriting.convert",
     "fix": "normdoctor.fixing.live",
     "recalibrate": "normdoctor.probing.recalibrate",
-    "watch": "normdoctor.probing.monitor",
+    "watch": "normdoctor.probing.watch",
     "Confidence": "normdoctor.findings",
     "Finding": "normdoctor.findings",
     "NormDoctorError": "normdoctor.errors",

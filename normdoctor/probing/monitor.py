@@ -1,4 +1,4 @@
-"""`normdoctor.watch`: measuring a model while somebody else's loop trains it."""
+"""Measuring a model while somebody else's loop trains it: what `normdoctor.watch` returns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
-import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +17,7 @@ from normdoctor.facts import Facts
 from normdoctor.findings import Finding, Severity
 from normdoctor.loading.wrappers import unwrapped
 from normdoctor.probing.eager import eager
+from normdoctor.probing.feed import Feed, Log
 from normdoctor.probing.gradients import GradientCollector
 from normdoctor.probing.hooks import Observer
 from normdoctor.probing.live import Alert, Alerts, Judgement, NormDoctorWarning, StoppedError, told
@@ -28,8 +28,9 @@ from normdoctor.probing.probe import Measurements
 from normdoctor.probing.ranks import demand_ranks, everywhere, gathered, together
 from normdoctor.probing.series import History
 from normdoctor.probing.transfer import Transfer
-from normdoctor.probing.watchfacts import WatchedFacts, with_modes
-from normdoctor.probing.watchwords import check_arguments, check_loss
+from normdoctor.probing.verdict import completed, judged
+from normdoctor.probing.watchfacts import WatchedFacts
+from normdoctor.probing.watchwords import check_loss
 
 if TYPE_CHECKING:
     from normdoctor.report import Report
@@ -44,42 +45,6 @@ BUDGET = 2**13
 JUDGED = (3, 6, 12, 24, 48, 96, 192)
 WINDOW = 256
 
-#: Rules without measurements that are judged by how the model was trained.
-_BESIDE = ("ND506",)
-
-
-def watch(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer | None = None,
-    *,
-    every: int = 50,
-    budget: int | None = BUDGET,
-    on_finding: OnFinding = "warn",
-) -> Watch:
-    """Watch `model` in the `with` block that follows; call `step()` on the result after each step.
-
-        with normdoctor.watch(model, optimizer) as w:
-            for x, y in loader:
-                loss = criterion(model(x), y)
-                ...
-                w.step(loss)
-        print(w.report())
-
-    The model's own forwards, gradients and updates are observed in the first step and in each `every`-th
-    after it. In all steps the modes of the model are followed, in plain Python. Nothing waits for the
-    device. All hooks are gone when the block ends, however it ends.
-
-    Args:
-        model: The model, or a wrapper of it: `torch.compile`, DataParallel, DistributedDataParallel, FSDP.
-        optimizer: What trains it, for rules about the optimizer; its steps are seen without it too.
-        every: Observe each `every`-th step.
-        budget: How many values of an activation are read in one forward; None reads all.
-        on_finding: What to do with a finding while the training runs: `"warn"`, `"stop"` (raise
-            `StoppedError`), `"ignore"`, or a callable that gets it. A finding counts once it was confirmed.
-    """
-    check_arguments(model, optimizer, every, budget, on_finding)
-    return Watch(model, optimizer, every, budget, on_finding)
-
 
 class Watch:
     """A watched training. `steps` counts the calls of `step`, `observed` the steps that were looked at.
@@ -90,10 +55,12 @@ class Watch:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer | None,
+        optimizers: tuple[torch.optim.Optimizer, ...],
         every: int,
         budget: int | None,
         on_finding: OnFinding,
+        codes: tuple[str, ...],
+        log: Log | None,
     ) -> None:
         self.model = unwrapped(model)
         self._wrapper = model
@@ -103,7 +70,9 @@ class Watch:
         self.observed = 0
         self._on_finding = on_finding
         self._observer = self._new_observer()
-        self.facts_of = WatchedFacts(self.model, optimizer)
+        self.codes = codes
+        self._feed = None if log is None else Feed(self.model, log)
+        self.facts_of = WatchedFacts(self.model, optimizers)
         self._gradients = GradientCollector(self.model)
         self._modes = ModeTracker(self.model, model, self.facts_of.note_inputs)
         self._losses = Losses()
@@ -140,6 +109,8 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._close()
+        if self._feed is not None:  # after an exception only what is there: the device may be gone
+            self._feed.drain(self._standing(), wait=kind is None)
         if kind is None and self._on_finding != "ignore":
             already = {one.code for alert in self.alerts for one in (alert.finding, *alert.consequences)}
             for finding in self.report().findings:
@@ -154,10 +125,14 @@ class Watch:
         if not self._active:
             hint = "Call it inside of `with normdoctor.watch(model) as w:`."
             raise UsageError("step() was called outside of the watch", hint=hint)
-        if loss is not None and (known := check_loss(loss)) is not None:
+        known = None if loss is None else check_loss(loss)
+        if known is not None:
             self._losses.add(known, self.steps)
         looked = self._attached
-        self._detach()
+        seen = self._detach()
+        if self._feed is not None:
+            self._feed.add(self.steps, self._observer if seen else None, self._gradients, known)
+            self._feed.drain(self._standing())
         self._modes.step()
         self.steps += 1
         self._collect()
@@ -185,6 +160,10 @@ class Watch:
         got fewer batches or none. Modes and losses are those of the rank itself.
         """
         check_confidence(min_confidence)
+        return judged([self.facts(all_ranks=all_ranks)], self.codes, min_confidence)
+
+    def facts(self, *, all_ranks: bool = False) -> Facts:
+        """What `report` judges: the model, with its graph where it can be recorded, and the measurements."""
         measurements = self.measurements(all_ranks=all_ranks)
         attached = self._attached
         self._suspend(off=True)
@@ -194,7 +173,7 @@ class Watch:
         finally:
             eager.leave(self.facts_of)
             self._suspend(off=False, attached=attached)
-        return self._checked(facts, measurements, min_confidence)
+        return completed(facts, measurements, self._notes(measurements))
 
     def history(self) -> dict[str, dict[str, dict[str, list[tuple[int, float]]]]]:
         """Every statistic over the run: need, site and statistic to points (step, value).
@@ -288,7 +267,8 @@ class Watch:
             if full:
                 needs = {collector.need for collector in self._observer.collectors}
                 self._window = {need: measurements[need] for need in needs if need in measurements}
-            return self._checked(facts, measurements).findings
+            found = completed(facts, measurements, self._notes(measurements))
+            return judged([found], self.codes, views=False).findings
 
         self._judgement = Judgement(transfer, judge, self.steps)
 
@@ -308,24 +288,6 @@ class Watch:
     def _settle(self) -> None:
         if self._judgement is not None:
             self._collect(wait=True)
-
-    def _checked(self, facts: Facts, measurements: Measurements, min_confidence: str = "medium") -> Report:
-        from normdoctor.config import Settings
-        from normdoctor.findings import Confidence
-        from normdoctor.rules import all_rules
-        from normdoctor.running import check_facts
-
-        modes = measurements.get("modes", {})
-        training = {
-            path: figures["training"]
-            for path, figures in modes.items()
-            if figures["kind"] != "model" and figures["train_steps"] + figures["eval_steps"]
-        }
-        facts = with_modes(facts, training)
-        notes = (*facts.notes, *self._notes(measurements))
-        facts = msgspec.structs.replace(facts, measurements=measurements, notes=notes)
-        chosen = (*(rule.code for rule in all_rules() if rule.needs), *_BESIDE)
-        return check_facts([facts], Settings(select=chosen, min_confidence=Confidence(min_confidence)))
 
     def _notes(self, measurements: Measurements) -> list[str]:
         notes = [f"watched {self.observed} of {self.steps or 1} steps"]
@@ -368,13 +330,16 @@ class Watch:
         self._observer.attach()
         self._gradients.attach()
 
-    def _detach(self) -> None:
-        """End a look, if one was on."""
+    def _standing(self) -> int:
+        return sum(alert.cleared is None for alert in self.alerts)
+
+    def _detach(self) -> bool:
+        """End a look, if one was on; was a forward seen in it?"""
         eager.leave(self)
         if self._attached or self._gradients.waits:
             self._note_gradients()
         if not self._attached:
-            return
+            return False
         self._attached = self._modes.observed = False
         self._observer.detach()
         seen, self._seen = self._observer.forwards > self._seen, self._observer.forwards
@@ -384,6 +349,7 @@ class Watch:
             self._observer.looked(self._looks)
         if self._observer.forwards >= JUDGED[0]:
             self._earlier = None
+        return seen
 
     def _note_gradients(self) -> None:
         if self._gradients.detach(self.steps) and (bad := self._gradients.bad()) is not None:

@@ -154,6 +154,15 @@ class NormCollector:
         self._last: list[Tensor] = []
         self._phase = 0
 
+    @property
+    def ledgers(self) -> list[Ledger]:
+        """The totals of each device."""
+        return list(self._ledgers.values())
+
+    def tracks(self, key: SiteKey) -> bool:
+        """Does a site have running statistics?"""
+        return key in self._places and self._places[key].tracked
+
     def start(self, model: nn.Module, inputs: Sequence[Any]) -> None:
         """Copy the counters of batches of the model's norms."""
         self._pending.clear()

@@ -42,6 +42,16 @@ class Series:
                 self._steps.append(step)
         self.looks += 1
 
+    @property
+    def latest(self) -> int | None:
+        """The step of the last look."""
+        return self._recent_steps[-1] if self._recent_steps else None
+
+    @property
+    def newest(self) -> Tensor:
+        """The table of the last look."""
+        return self.recent[(self.looks - 1) % RECENT]
+
     def clear(self) -> None:
         """Forget all looks."""
         self.looks = 0

@@ -82,6 +82,11 @@ class UnitCollector:
         self._marks = [Mark({}, {}), Mark({}, {})]
         self._phase = 0
 
+    @property
+    def ledgers(self) -> list[Ledger]:
+        """The totals of each device."""
+        return list(self._ledgers.values())
+
     def start(self, model: nn.Module, inputs: Sequence[Any]) -> None:
         """Note the model's inputs; channels lie behind the batch in images, last in sequences."""
         self._made.clear()

@@ -33,9 +33,10 @@ class WatchedFacts:
     meta device, once, when it is first asked for; the model is not touched.
     """
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
+    def __init__(self, model: nn.Module, optimizers: tuple[torch.optim.Optimizer, ...] = ()) -> None:
         self.model = model
-        self.optimizer = optimizer
+        self.name = type(model).__name__
+        self.optimizers = optimizers
         self.origins: Origins | None = None
         self.inputs: ExampleInputs | None = None
         self.reason = "no forward of the model was seen"
@@ -56,15 +57,14 @@ class WatchedFacts:
             self.inputs = ExampleInputs(described[0], described[1], source="captured")
 
     def plain(self) -> Facts:
-        """Modules, parameters and optimizer; no graph."""
+        """Modules, parameters and optimizers; no graph."""
         if self._plain is None:
             parts = inventory(self.model)
-            optimizers = () if self.optimizer is None else (self.optimizer,)
             self._plain = Facts(
-                target=type(self.model).__name__,
+                target=self.name,
                 modules=module_facts(parts, origins_for(self.model, self.origins), {}, {}, {}),
                 parameters=parameter_facts(parts),
-                optimizers=optimizer_facts(optimizers, parts),
+                optimizers=optimizer_facts(self.optimizers, parts),
                 training=self.model.training,
             )
         return self._plain
@@ -80,13 +80,12 @@ class WatchedFacts:
         return msgspec.structs.replace(self.plain(), notes=(note,))
 
     def _record(self, inputs: ExampleInputs) -> Facts | None:
-        optimizers = () if self.optimizer is None else (self.optimizer,)
         target = Target(
-            name=type(self.model).__name__,
+            name=self.name,
             model=self.model,
             origins=self.origins,
             inputs=inputs,
-            optimizers=optimizers,
+            optimizers=self.optimizers,
         )
         try:
             with torch.random.fork_rng(devices=[]):

@@ -27,8 +27,16 @@ def check_arguments(model: Any, optimizer: Any, every: Any, budget: Any, on_find
             f"`{lazy}` belongs to a lazy module and does not exist yet, so it cannot be watched",
             hint="Run the model once on a batch before it is watched.",
         )
-    if not isinstance(optimizer, torch.optim.Optimizer | None):
-        raise UsageError(f"optimizer is {kind_of(optimizer)}: expected a torch.optim.Optimizer")
+    for one in optimizers_of(optimizer):
+        if not isinstance(one, torch.optim.Optimizer):
+            raise UsageError(f"optimizer is {kind_of(one)}: expected a torch.optim.Optimizer, or several")
+    check_settings(every, budget, on_finding)
+    for one in optimizers_of(optimizer):
+        _check_optimizer(model, one)
+
+
+def check_settings(every: Any, budget: Any, on_finding: Any) -> None:
+    """Raise UsageError for settings of a watch that cannot be meant."""
     if type(every) is not int or every < 1:
         raise UsageError(f"every counts steps and is at least 1; got {every!r}")
     if budget is not None and (type(budget) is not int or budget < 1):
@@ -37,8 +45,13 @@ def check_arguments(model: Any, optimizer: Any, every: Any, budget: Any, on_find
         raise UsageError(f"on_finding is 'warn', 'stop', 'ignore' or a callable; got {on_finding!r}")
     if isinstance(on_finding, type):
         raise UsageError(f"on_finding is the class {on_finding.__name__}: expected a function of a finding")
-    if optimizer is not None:
-        _check_optimizer(model, optimizer)
+
+
+def optimizers_of(optimizer: Any) -> tuple[Any, ...]:
+    """One optimizer, several or none, as a tuple."""
+    if optimizer is None:
+        return ()
+    return tuple(optimizer) if isinstance(optimizer, list | tuple) else (optimizer,)
 
 
 #: What to do with a finding, by name.
