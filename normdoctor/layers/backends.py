@@ -23,8 +23,9 @@ class use_backend:  # noqa: N801  (read as a verb, like torch.no_grad)
     A plain call holds until the next one; as a context manager, the former choice comes back.
 
     Example:
+        >>> layer = LayerNorm(8)
         >>> with use_backend("reference"):
-        ...     y = layer(x)
+        ...     y = layer(torch.randn(2, 8))
 
     Raises:
         UsageError: If there is no such backend.
