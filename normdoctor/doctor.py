@@ -142,7 +142,7 @@ def check_targets(
         if session.stopped:
             break
         try:
-            targets = _load(onlooker.load_as(spec) if onlooker else spec, settings)
+            targets = load_targets(onlooker.load_as(spec) if onlooker else spec, settings)
         except NormDoctorError as error:
             session.problem(spec, error)
             continue
@@ -178,10 +178,12 @@ def facts_of(spec: str, settings: Settings) -> tuple[Facts, ...]:
         return load_facts(settings.from_facts)
     request = replace(_request(spec, settings), requirements=frozenset({"weights"}))
     given = bool(settings.inputs_for(spec))
-    return tuple(_explained(_examined(target, request), given=given) for target in _load(spec, settings))
+    targets = load_targets(spec, settings)
+    return tuple(_explained(_examined(target, request), given=given) for target in targets)
 
 
-def _load(spec: str, settings: Settings) -> list[Target]:
+def load_targets(spec: str, settings: Settings) -> list[Target]:
+    """Load every model that a target string names."""
     from normdoctor.loading.soundness import foreign_errors
     from normdoctor.loading.target import load
 

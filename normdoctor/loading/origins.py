@@ -84,10 +84,12 @@ class Origins(Sites):
 
     `tensors` holds where user code made parameters (`nn.Parameter(...)`) and registered buffers;
     `truncations` the arguments of truncated normals, by the address of the memory that they filled.
+    `filled` says that uninitialized memory was filled with NaN meanwhile.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, filled: bool = True) -> None:
         super().__init__()
+        self.filled = filled
         self.tensors = Sites()
         self.truncations: dict[int, Truncation] = {}
 
@@ -225,12 +227,13 @@ def _note_tensor(tensor: torch.Tensor, frame: FrameType) -> None:
 
 
 @contextmanager
-def record_origins() -> Iterator[Origins]:
+def record_origins(origins: Origins | None = None) -> Iterator[Origins]:
     """Record the construction site of every module that this thread builds inside the block.
 
-    Copies made by the `copy` module take the site of what they are copied from.
+    Copies made by the `copy` module take the site of what they are copied from. With `origins`, what is
+    recorded goes there.
     """
-    entry = (threading.get_ident(), Origins())
+    entry = (threading.get_ident(), Origins() if origins is None else origins)
     _RECORDER.enter(entry)
     try:
         yield entry[1]

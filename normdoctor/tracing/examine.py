@@ -96,7 +96,7 @@ def examine(target: Target, request: Request) -> Examination:
         )
     if "weights" in request.requirements:
         truncations = target.origins.truncations if target.origins is not None else None
-        filled = target.origins is not None and request.weights is None
+        filled = target.origins is not None and target.origins.filled and request.weights is None
         weights = weight_facts(parts, filled=filled, truncations=truncations)
         facts = msgspec.structs.replace(facts, weights=weights)
     return Examination(with_setup(facts, target, request), error, recording)

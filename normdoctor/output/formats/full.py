@@ -72,24 +72,25 @@ def block(finding: Finding, style: Style, *, several: bool = False) -> list[str]
         )
         lines.append(f"  {style.paint('-->', 'blue')} {style.clean(where)}")
         indent = "   "
-    lines += [f"{indent}{style.paint('=', 'blue')} {text}" for text in _remarks(finding, style, several)]
+    lines += [f"{indent}{style.paint('=', 'blue')} {text}" for text in remarks(finding, style, several)]
     return lines
 
 
-def _remarks(finding: Finding, style: Style, several: bool) -> list[str]:
-    remarks = []
+def remarks(finding: Finding, style: Style, several: bool) -> list[str]:
+    """What stands below the source of a finding: its modules, the cure, how sure it is, and its page."""
+    said = []
     if several and finding.target:
-        remarks.append(f"target: {style.clean(finding.target)}")
+        said.append(f"target: {style.clean(finding.target)}")
     if named := [path or "the model" for path in finding.modules]:
         more = f" and {len(named) - MAX_MODULES} more" if len(named) > MAX_MODULES else ""
-        remarks.append(f"modules: {style.clean(', '.join(named[:MAX_MODULES]))}{more}")
+        said.append(f"modules: {style.clean(', '.join(named[:MAX_MODULES]))}{more}")
     if finding.help:
-        remarks.append(f"help: {style.clean(finding.help)}")
+        said.append(f"help: {style.clean(finding.help)}")
     remedy = f", fix: {_fix(finding.fix, style)}" if finding.fix else ""
-    remarks.append(f"confidence {finding.confidence}{remedy}")
+    said.append(f"confidence {finding.confidence}{remedy}")
     if find_rule(finding.code) is not None:
-        remarks.append(f"normdoctor explain {finding.code}")
-    return remarks
+        said.append(f"normdoctor explain {finding.code}")
+    return said
 
 
 def _fix(fix: Fix, style: Style) -> str:
