@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from normdoctor.output.charts.base import Chart, Heat, fewer, of_all, percent
+from normdoctor.output.charts.names import brief
 from normdoctor.views.activity import CLASSES
 
 if TYPE_CHECKING:
@@ -15,18 +16,21 @@ if TYPE_CHECKING:
 
 CAPTION = (
     "Each column is an activation, in the order of execution; each cell says which share of its units is "
-    "above zero that often, over all observations. Units of a ReLU that are never active are dead. "
-    "Saturated units rest at the bounds of a sigmoid or tanh, clipped ones at the upper bound of a ReLU6."
+    "above zero that often, over all observations. Units of a ReLU that are never active are dead."
 )
+ENDS = {
+    "saturated": " Saturated units rest at the bounds of a sigmoid or tanh.",
+    "clipped": " Clipped units are often at the upper bound of a ReLU6 or hardtanh.",
+}
 
 
 def charts(target: TargetSummary) -> Iterator[Chart]:
     """One chart where activations were observed."""
     points = fewer(target.activity, _worst)
-    if not points:
-        return
-    ends = [name for name in ("saturated", "clipped") if any(_end(one, name) is not None for one in points)]
+    ends = [name for name in ENDS if any(_end(one, name) is not None for one in points)]
     classes = CLASSES if any(one.shares for one in points) else ()
+    if not ends and not classes:
+        return
     cells = [[_known(_end(one, name)) for one in points] for name in ends]
     cells += [
         [one.shares[place] if one.shares else math.nan for one in points]
@@ -35,7 +39,8 @@ def charts(target: TargetSummary) -> Iterator[Chart]:
     yield Chart(
         kind="activity",
         title="How often units are active",
-        caption=CAPTION + of_all(len(points), len(target.activity)),
+        caption="".join([CAPTION, *(ENDS[name] for name in ends)])
+        + of_all(len(points), len(target.activity)),
         headers=("place", "units", "observations", *classes, "dead", "saturated", "clipped"),
         rows=tuple(
             (
@@ -50,7 +55,7 @@ def charts(target: TargetSummary) -> Iterator[Chart]:
             for one in points
         ),
         drawing=Heat(
-            columns=tuple(one.site for one in points),
+            columns=brief([(one.site, one.module) for one in points]),
             rows=(*ends, *reversed(classes)),
             cells=tuple(map(tuple, cells)),
             alarming=(*ends, "never"),

@@ -17,13 +17,15 @@ MOST = 400
 class Axis(msgspec.Struct, frozen=True, kw_only=True):
     """One axis: what it stands for, its scale, and the names of the places 0, 1, ... where it has names.
 
-    `ticks` are the values that are labelled, where they are not left to the drawing.
+    `ticks` are the values that are labelled, where they are not left to the drawing; on a logarithmic scale
+    zero and what is below `floor` stands at the lower edge.
     """
 
     label: str = ""
     scale: Scale = "linear"
     names: tuple[str, ...] = ()
     ticks: tuple[float, ...] = ()
+    floor: float = 0.0
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):

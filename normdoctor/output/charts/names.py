@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
+
+def brief(places: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """Names for an axis, of (site, module) each: the module where it has one site and a name, else the site."""
+    counted = Counter(module for _, module in places)
+    return tuple(
+        module if module and counted[module] == 1 and not module.rpartition(".")[2].isdigit() else site
+        for site, module in places
+    )
+
 
 def called(module: str, call: int = 0) -> str:
     """A module by its path, with the call where it is not the first of its kind there."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from html import escape
 
+from normdoctor.output.charts.scales import shortened
 from normdoctor.output.style import Style
 
 #: Name of a colour to what it is on light and on dark paper. A page sets the custom properties
@@ -24,8 +26,10 @@ COLORS = {
 SIZE, SMALL = 12, 11
 #: How far names below an axis are turned, in degrees.
 SLOPE = 35.0
+#: The longest name there, in characters.
+LONGEST = 22
 #: The mean width of a character of this font, in its size: text is not measured, only bounded.
-WIDE = 0.58
+WIDE = 0.56
 
 _STYLE = Style()
 
@@ -65,13 +69,15 @@ def text(
     fill: str = "muted",
     size: float = SIZE,
     turn: float = 0.0,
+    halo: bool = False,
 ) -> str:
-    """A line of text that starts, is centred or ends (`anchor`) at a place."""
+    """A line of text that starts, is centred or ends (`anchor`) at a place; a halo lifts it off lines."""
     turned = f' transform="rotate({at(turn)} {at(x)} {at(y)})"' if turn else ""
     ends = "" if anchor == "start" else f' text-anchor="{anchor}"'
     sized = "" if size == SIZE else f' font-size="{at(size)}"'
+    lifted = f";paint-order:stroke;stroke:{colour('paper')};stroke-width:3" if halo else ""
     return (
-        f'<text x="{at(x)}" y="{at(y)}"{ends}{sized}{turned} style="fill:{colour(fill)}">'
+        f'<text x="{at(x)}" y="{at(y)}"{ends}{sized}{turned} style="fill:{colour(fill)}{lifted}">'
         f"{safe(content)}</text>"
     )
 
@@ -90,11 +96,16 @@ def tip(content: str) -> str:
     return f"<title>{safe(content)}</title>"
 
 
-def sloped(content: str) -> float:
-    """How far down a name below the x axis reaches."""
-    return length(content, SMALL) * math.sin(math.radians(SLOPE))
+def names_below(names: Sequence[tuple[float, str]], y: float) -> tuple[list[str], float]:
+    """Names below an x axis at `y`, turned so that many stand side by side, and how far down they reach.
 
-
-def name_below(x: float, y: float, name: str) -> str:
-    """A name below the x axis, turned so that many stand side by side."""
-    return text(x + 4, y + 12, name, anchor="end", turn=-SLOPE, size=SMALL)
+    A name begins at its place and runs to the lower left: near the left edge there is less room.
+    """
+    parts, deep = [], 0.0
+    slope = math.radians(SLOPE)
+    for x, name in names:
+        room = (x + 2) / math.cos(slope)
+        shown = shortened(name, max(min(LONGEST, int(room / (SMALL * WIDE))), 5))
+        deep = max(deep, length(shown, SMALL) * math.sin(slope))
+        parts.append(text(x + 4, y + 12, shown, anchor="end", turn=-SLOPE, size=SMALL))
+    return parts, deep

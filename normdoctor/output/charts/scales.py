@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from normdoctor.output.charts.base import Scale
+from normdoctor.output.charts.base import Axis, Scale
 
 #: Beyond this many decades below the largest value nothing can be told apart in a picture.
 DECADES = 24
@@ -29,15 +29,17 @@ class Range(msgspec.Struct, frozen=True, kw_only=True):
         return min(max((value - self.low) / (self.high - self.low), 0.0), 1.0)
 
 
-def drawable(value: float, scale: Scale) -> bool:
-    """Has the value a place on the scale?"""
-    return math.isfinite(value) and (scale == "linear" or value > 0)
+def drawable(value: float, axis: Axis) -> bool:
+    """Has the value a place on the axis?"""
+    return math.isfinite(value) and (axis.scale == "linear" or (value > 0 and value >= axis.floor))
 
 
-def range_of(values: Iterable[float], scale: Scale, most: int = 6) -> Range:
+def range_of(values: Iterable[float], axis: Axis, most: int = 6) -> Range:
     """A range that holds all values that can be drawn, with at most about `most` ticks."""
-    known = [value for value in values if drawable(value, scale)]
-    return _decades(known, most) if scale == "log" else _steps(known, most)
+    known = [value for value in values if drawable(value, axis)]
+    if axis.scale == "linear":
+        return _steps(known, most)
+    return _decades([*known, axis.floor] if axis.floor else known, most)
 
 
 def _decades(values: Sequence[float], most: int) -> Range:

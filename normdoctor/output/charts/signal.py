@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from normdoctor.output.charts.base import Axis, Chart, Lines, Series, fewer, figure, of_all
+from normdoctor.output.charts.names import brief
 
 if TYPE_CHECKING:
     from normdoctor.report import TargetSummary
@@ -39,7 +40,10 @@ def charts(target: TargetSummary) -> Iterator[Chart]:
             for one in points
         ),
         drawing=Lines(
-            x=Axis(label="places in the order of execution", names=tuple(one.site for one in points)),
+            x=Axis(
+                label="places in the order of execution",
+                names=brief([(one.site, one.module) for one in points]),
+            ),
             y=Axis(label="variance", scale="log"),
             series=tuple(series),
         ),

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 
 from normdoctor.output.charts.base import Heat, percent
-from normdoctor.output.charts.pen import at, colour, length, name_below, sloped, text, tip
-from normdoctor.output.charts.scales import shortened, thinned
+from normdoctor.output.charts.pen import at, colour, length, names_below, text, tip
+from normdoctor.output.charts.scales import thinned
 
-#: Height of a row, most labels along x, the longest name there, and most cells with a tip.
+#: Height of a row, most labels along x, and most cells with a tip.
 ROW = 20
 LABELS = 12
-NAME = 22
 TIPS = 700
 #: A share that is not zero is never fainter than this.
 FAINTEST = 0.12
@@ -37,11 +36,10 @@ def heat(drawing: Heat, width: int) -> tuple[str, int, int]:
             said = tip(f"{drawing.columns[column]}, {name}: {percent(share)}") if tips else ""
             parts.append(_cell(left + step * column, y, step, share, said))
         parts.append("</g>")
-    shown = {
-        place: shortened(drawing.columns[place], NAME) for place in thinned(len(drawing.columns), LABELS)
-    }
-    parts += [name_below(left + step * (place + 0.5), bottom, name) for place, name in shown.items()]
-    y = bottom + 24 + max((sloped(name) for name in shown.values()), default=0.0)
+    chosen = thinned(len(drawing.columns), LABELS)
+    below, deep = names_below([(left + step * (c + 0.5), drawing.columns[c]) for c in chosen], bottom)
+    parts += below
+    y = bottom + 24 + deep
     parts.append(text((left + right) / 2, y, drawing.x, anchor="middle"))
     return "".join(parts), width, math.ceil(y + 8)
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 
 from normdoctor.output.charts.base import Lines, Series
-from normdoctor.output.charts.pen import SIZE, at, colour, length, line, name_below, sloped, text, tip
-from normdoctor.output.charts.scales import Range, drawable, range_of, shortened, thinned, tick
+from normdoctor.output.charts.pen import SIZE, SMALL, at, colour, length, line, names_below, text, tip
+from normdoctor.output.charts.scales import Range, drawable, range_of, thinned, tick
 
-#: Height of the plotted area, most labels along x, longest name there, and most points with a tip.
+#: Height of the plotted area, most labels along x, and most points with a tip.
 HEIGHT = 190
 LABELS = 12
-NAME = 22
 TIPS = 200
 #: Colours of the series, in their order.
 INKS = ("1", "2", "3", "4")
@@ -26,7 +25,7 @@ class Frame:
         shown = [value for one in drawing.series for value in one.y]
         levels = [value for value, _ in drawing.levels]
         self.drawing, self.width = drawing, width
-        self.y: Range = range_of([*shown, *levels], drawing.y.scale)
+        self.y: Range = range_of([*shown, *levels], drawing.y)
         self.x = _range_x(drawing)
         self.labelled = [one for one in drawing.series if one.name]
         self.rows = _legend_rows(self.labelled, width)
@@ -41,7 +40,7 @@ class Frame:
 
     def at_y(self, value: float) -> float:
         """NaN and infinity stand at the top edge; on a logarithmic scale zero at the bottom."""
-        if drawable(value, self.y.scale):
+        if drawable(value, self.drawing.y):
             return self.bottom - self.y.share(value) * HEIGHT
         return self.top if not math.isfinite(value) else self.bottom
 
@@ -52,7 +51,7 @@ def _range_x(drawing: Lines) -> Range:
         return Range(low=-0.5, high=len(names) - 0.5, scale="linear", ticks=())
     if ticks:
         return Range(low=ticks[0], high=ticks[-1], scale=drawing.x.scale, ticks=ticks)
-    return range_of([value for one in drawing.series for value in one.x], drawing.x.scale, 10)
+    return range_of([value for one in drawing.series for value in one.x], drawing.x, 10)
 
 
 def lines(drawing: Lines, width: int) -> tuple[str, int, int]:
@@ -64,6 +63,7 @@ def lines(drawing: Lines, width: int) -> tuple[str, int, int]:
     inks = {id(one): INKS[place % len(INKS)] for place, one in enumerate(frame.labelled)}
     for series in sorted(drawing.series, key=lambda one: not one.faint):
         parts += _series(frame, series, inks.get(id(series), "muted"), tips=tips)
+    parts += _levels(frame)
     return "".join(parts), width, height
 
 
@@ -75,10 +75,27 @@ def _grid(frame: Frame) -> list[str]:
         parts.append(text(frame.left - 6, y + 4, tick(value), anchor="end"))
     middle = (frame.top + frame.bottom) / 2
     parts.append(text(SIZE, middle, frame.drawing.y.label, anchor="middle", turn=-90))
-    for value, label in frame.drawing.levels:
+    return parts
+
+
+def _levels(frame: Frame) -> list[str]:
+    """Lines to compare with, the largest with its label above, the others with theirs below."""
+    parts = []
+    for place, (value, label) in enumerate(frame.drawing.levels):
         y = frame.at_y(value)
         parts.append(line(frame.left, y, frame.right, y, "bad", "5 3"))
-        parts.append(text(frame.right, y - 4, label, anchor="end", fill="bad", size=11))
+        below = place > 0 and y < frame.bottom - 14
+        parts.append(
+            text(
+                frame.right,
+                y + 12 if below else y - 4,
+                label,
+                anchor="end",
+                fill="bad",
+                size=SMALL,
+                halo=True,
+            )
+        )
     return parts
 
 
@@ -86,9 +103,9 @@ def _below(frame: Frame) -> tuple[list[str], int]:
     """The labels along x, and the height of the whole."""
     names, y = frame.drawing.x.names, frame.bottom + 16
     if names:
-        shown = {place: shortened(names[place], NAME) for place in thinned(len(names), LABELS)}
-        parts = [name_below(frame.at_x(place), frame.bottom, name) for place, name in shown.items()]
-        y += max(sloped(name) for name in shown.values()) + 8
+        chosen = thinned(len(names), LABELS)
+        parts, deep = names_below([(frame.at_x(place), names[place]) for place in chosen], frame.bottom)
+        y += deep + 12
     else:
         parts = [text(frame.at_x(v), y, tick(v), anchor="middle") for v in frame.x.ticks]
         y += 18
@@ -128,13 +145,13 @@ def _legend(frame: Frame) -> list[str]:
 
 
 def _series(frame: Frame, series: Series, ink: str, *, tips: bool) -> list[str]:
-    names, scale = frame.drawing.x.names, frame.drawing.y.scale
+    names = frame.drawing.x.names
     room = (frame.right - frame.left) / max(len(series.x), 1)
     radius = max(min(RADIUS, 0.4 * room), 0.8)
     path, parts, pen = "", [], "M"
     for x, y in zip(series.x, series.y, strict=True):
         px, py = frame.at_x(x), frame.at_y(y)
-        known = drawable(y, scale)
+        known = drawable(y, frame.drawing.y)
         path += f"{pen}{at(px)} {at(py)}" if known else ""
         pen = "L" if known else "M"
         said = tip(f"{names[int(x)] if names else tick(x)}: {y:.3g}") if tips and not series.faint else ""
@@ -149,7 +166,7 @@ def _series(frame: Frame, series: Series, ink: str, *, tips: bool) -> list[str]:
 
 
 def _off_scale(x: float, y: float, value: float, said: str) -> str:
-    """A mark at the edge: a cross for NaN and infinity, an open circle for zero on a logarithmic scale."""
+    """A mark at the edge: a cross for NaN and infinity, an open circle for what is below the scale."""
     if math.isfinite(value):
         ring = f"fill:{colour('paper')};stroke:{colour('muted')}"
         return f'<circle cx="{at(x)}" cy="{at(y)}" r="3" style="{ring}">{said}</circle>'
