@@ -10,6 +10,8 @@ A block says by its fence what happens to it:
     console             `$ command` and what it prints, see terminal.py
     toml, yaml, json    a file for this or that
     text                is not run
+
+NORMDOCTOR_UPDATE=1 writes what was printed into the pages, where it differs.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ import doctest
 import inspect
 import io
 import json
+import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -28,6 +32,8 @@ from pathlib import Path
 
 import click
 import pytest
+import torch
+from torch import nn
 
 import normdoctor
 from normdoctor import configfile
@@ -36,6 +42,7 @@ from normdoctor.cli import main
 from .pages import ROOT, Block, blocks, pages
 from .terminal import Terminal, alike, near
 
+UPDATE = bool(os.environ.get("NORMDOCTOR_UPDATE"))
 WORLD = Path(__file__).parent / "world"
 #: Directives of MyST: their content is Markdown, or a list of pages.
 DIRECTIVE = re.compile(r"\{[\w-]+\}.*")
@@ -49,6 +56,7 @@ def test_blocks(page, tmp_path, monkeypatch):
     for file in WORLD.glob("*.py"):
         shutil.copy(file, tmp_path)
     shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+    torch.save(runpy.run_path(str(WORLD / "model.py"))["net"].state_dict(), tmp_path / "checkpoint.pt")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     visit = Visit(tmp_path)
@@ -80,17 +88,29 @@ class Visit:
             self.printed = run(block)
         elif block.kind == "text output":
             assert printed is not None, "there is no `python run` before it"
-            assert near(block.text, printed), f"printed was\n{printed}"
+            if UPDATE and not near(block.text, printed):
+                replace(block, printed.rstrip("\n") + "\n")
+            else:
+                assert near(block.text, printed), f"printed was\n{printed}"
         elif block.kind == "python pytest":
             self.tests.append(block)
         elif block.kind == "console":
-            for command, shown, found in self.terminal.run(block.text):
-                assert not shown or alike(shown, found), f"`{command}` printed\n{found}"
+            self.console(block)
         elif block.kind == "python":
             first = block.text.split("\n", 1)[0]
             assert (block.page.name, first) in NOT_RUN, "say `python run`, or list the reason in NOT_RUN"
         elif not DIRECTIVE.fullmatch(block.kind):
             READERS[block.kind](block.text)
+
+    def console(self, block: Block) -> None:
+        """Run the commands of a block, and compare what they print with what is shown."""
+        done = self.terminal.run(block.text)
+        if UPDATE and not all(not shown or alike(shown, found) for _, shown, found in done):
+            parts = [f"$ {command}\n{found.strip()}" for command, _, found in done]
+            replace(block, "\n".join(parts) + "\n")
+            return
+        for command, shown, found in done:
+            assert not shown or alike(shown, found), f"`{command}` printed\n{found}"
 
     def write(self, name: str, block: Block) -> None:
         """Lay a file of the page into the folder."""
@@ -126,6 +146,12 @@ class Visit:
         assert done.returncode == 0, done.stdout
 
 
+def replace(block: Block, text: str) -> None:
+    """Put what was printed into the page; read the difference before you commit it."""
+    page = block.page.read_text(encoding="utf-8")
+    block.page.write_text(page.replace(f"\n{block.text}```", f"\n{text}```", 1), encoding="utf-8")
+
+
 def run(block: Block) -> str:
     """Run a block in this process; return what it printed."""
     out = io.StringIO()
@@ -142,9 +168,6 @@ def indented(block: Block) -> None:
 
 def pycon(text: str) -> None:
     """Run the session of a docstring, with the names that it takes for granted."""
-    import torch
-    from torch import nn
-
     names = {"torch": torch, "nn": nn, "normdoctor": normdoctor, **vars(normdoctor.layers)}
     test = doctest.DocTestParser().get_doctest(text, names, "page", "page", 0)
     said: list[str] = []
