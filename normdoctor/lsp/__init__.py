@@ -1,0 +1,1 @@
+"""A language server (extra `lsp`): what `normdoctor check` finds, shown in an editor."""
