@@ -50,6 +50,7 @@ def torchvision_operators() -> None:
 @pytest.fixture
 def catalogue(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Only the rules of tests/report/catalogue exist, found in the usual way."""
+    import normdoctor.output.charts  # noqa: F401  # charts read thresholds of rules, which are gone afterwards
     from normdoctor import rules
 
     monkeypatch.setattr(rules, "__path__", [str(CATALOGUE)])

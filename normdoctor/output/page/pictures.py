@@ -1,0 +1,42 @@
+"""Charts as pictures with their numbers, by what they are about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from normdoctor.output.charts import Chart
+from normdoctor.output.charts.svg import to_svg
+from normdoctor.output.page.figures import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A chart as SVG, and the table of what it shows."""
+
+    key: str
+    kind: str
+    title: str
+    caption: str
+    drawing: Markup
+    numbers: Table
+    target: str
+
+
+def pictures(charts: Iterable[Chart], prefix: str) -> tuple[Picture, ...]:
+    """Draw charts; the ids of their parts begin with the prefix and a number."""
+    return tuple(_picture(chart, f"{prefix}-{number}") for number, chart in enumerate(charts, 1))
+
+
+def _picture(chart: Chart, key: str) -> Picture:
+    return Picture(
+        key=key,
+        kind=chart.kind,
+        title=chart.title,
+        caption=chart.caption,
+        drawing=Markup(to_svg(chart, key)),  # to_svg escapes every text that it draws
+        numbers=Table(f"Numbers: {chart.title}", chart.headers, chart.rows),
+        target=chart.target,
+    )
