@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -19,6 +19,9 @@ from normdoctor.views.neighbourhood import Neighbourhood
 from normdoctor.views.norms import NormRow
 from normdoctor.views.profile import ProfilePoint
 from normdoctor.views.runningstats import RunningStats
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 #: The version of `Report.to_dict`. Within one version, keys are only added.
 SCHEMA_VERSION = 1
@@ -187,6 +190,33 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             for target in self.targets
             for row in target.batch_sizes
         ]
+
+    def plot(
+        self,
+        kind: str = "signal",
+        ax: Axes | None = None,
+        *,
+        target: str | None = None,
+        about: str | None = None,
+    ) -> Axes:
+        """Draw a chart with matplotlib (the extra `plot`); nothing is shown, and no setting is changed.
+
+        Args:
+            kind: `signal`, `gradients`, `activity`, `running-mean`, `running-var`, `batch-noise` or
+                `neighbourhood`.
+            ax: The axes to draw into; without them those of a new figure.
+            target: The name of a target, where the report has several; else the first that has the chart.
+            about: For a neighbourhood the code or fingerprint of a finding; otherwise the first.
+
+        Returns:
+            The axes.
+
+        Raises:
+            UsageError: There is no such chart, the report holds no figures for it, or matplotlib is missing.
+        """
+        from normdoctor.output.charts.plot import plot
+
+        return plot(self, kind, ax, target=target, about=about)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, in the layout of `SCHEMA_VERSION`."""

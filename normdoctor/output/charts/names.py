@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def brief(places: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-    """Names for an axis, of (site, module) each: the module where it has one site and a name, else the site."""
+    """Names for an axis, of (site, module) each: the module where one site has a name of it."""
     counted = Counter(module for _, module in places)
     return tuple(
         module if module and counted[module] == 1 and not module.rpartition(".")[2].isdigit() else site

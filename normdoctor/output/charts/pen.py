@@ -69,15 +69,13 @@ def text(
     fill: str = "muted",
     size: float = SIZE,
     turn: float = 0.0,
-    halo: bool = False,
 ) -> str:
-    """A line of text that starts, is centred or ends (`anchor`) at a place; a halo lifts it off lines."""
+    """A line of text that starts, is centred or ends (`anchor`) at a place."""
     turned = f' transform="rotate({at(turn)} {at(x)} {at(y)})"' if turn else ""
     ends = "" if anchor == "start" else f' text-anchor="{anchor}"'
     sized = "" if size == SIZE else f' font-size="{at(size)}"'
-    lifted = f";paint-order:stroke;stroke:{colour('paper')};stroke-width:3" if halo else ""
     return (
-        f'<text x="{at(x)}" y="{at(y)}"{ends}{sized}{turned} style="fill:{colour(fill)}{lifted}">'
+        f'<text x="{at(x)}" y="{at(y)}"{ends}{sized}{turned} style="fill:{colour(fill)}">'
         f"{safe(content)}</text>"
     )
 

@@ -54,7 +54,7 @@ def charts(target: TargetSummary) -> Iterator[Chart]:
             VARIANCE,
             ratios,
             Axis(label="batch / running", scale="log"),
-            ((RATIO, f"{RATIO:g}: ND703 looks closer"), (1 / RATIO, f"{1 / RATIO:g}")),
+            ((RATIO, f"{1 / RATIO:g} and {RATIO:g}: ND703 looks closer"), (1 / RATIO, "")),
         ),
     ):
         rows = zip(names, points, figures, strict=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from normdoctor.output.charts.base import Lines, Series
-from normdoctor.output.charts.pen import SIZE, SMALL, at, colour, length, line, names_below, text, tip
+from normdoctor.output.charts.pen import SIZE, at, colour, length, line, names_below, text, tip
 from normdoctor.output.charts.scales import Range, drawable, range_of, thinned, tick
 
 #: Height of the plotted area, most labels along x, and most points with a tip.
@@ -16,6 +17,20 @@ TIPS = 200
 INKS = ("1", "2", "3", "4")
 #: The radius of a point, where there is room for it.
 RADIUS = 2.6
+DASHES = "5 3"
+
+
+class Entry(NamedTuple):
+    """One entry of the legend."""
+
+    name: str
+    ink: str
+    level: bool = False
+
+    @property
+    def wide(self) -> float:
+        """How much room it takes."""
+        return 16 + length(self.name) + 16
 
 
 class Frame:
@@ -27,10 +42,9 @@ class Frame:
         self.drawing, self.width = drawing, width
         self.y: Range = range_of([*shown, *levels], drawing.y)
         self.x = _range_x(drawing)
-        self.labelled = [one for one in drawing.series if one.name]
-        self.rows = _legend_rows(self.labelled, width)
+        self.legend = _legend_rows(drawing, width)
         self.left = 16 + SIZE + max(length(tick(value)) for value in self.y.ticks)
-        self.top = 12.0 + 18 * len(self.rows)
+        self.top = 12.0 + 18 * len(self.legend)
         self.right = width - 12.0
         self.bottom = self.top + HEIGHT
 
@@ -60,9 +74,9 @@ def lines(drawing: Lines, width: int) -> tuple[str, int, int]:
     below, height = _below(frame)
     parts = [*_grid(frame), *below, *_legend(frame)]
     tips = sum(len(one.x) for one in drawing.series if not one.faint) <= TIPS
-    inks = {id(one): INKS[place % len(INKS)] for place, one in enumerate(frame.labelled)}
+    inks = {one.name: one.ink for row in frame.legend for one in row if not one.level}
     for series in sorted(drawing.series, key=lambda one: not one.faint):
-        parts += _series(frame, series, inks.get(id(series), "muted"), tips=tips)
+        parts += _series(frame, series, inks.get(series.name, "muted"), tips=tips)
     parts += _levels(frame)
     return "".join(parts), width, height
 
@@ -79,24 +93,11 @@ def _grid(frame: Frame) -> list[str]:
 
 
 def _levels(frame: Frame) -> list[str]:
-    """Lines to compare with, the largest with its label above, the others with theirs below."""
-    parts = []
-    for place, (value, label) in enumerate(frame.drawing.levels):
-        y = frame.at_y(value)
-        parts.append(line(frame.left, y, frame.right, y, "bad", "5 3"))
-        below = place > 0 and y < frame.bottom - 14
-        parts.append(
-            text(
-                frame.right,
-                y + 12 if below else y - 4,
-                label,
-                anchor="end",
-                fill="bad",
-                size=SMALL,
-                halo=True,
-            )
-        )
-    return parts
+    """Lines to compare with; the legend says which they are."""
+    return [
+        line(frame.left, frame.at_y(value), frame.right, frame.at_y(value), "bad", DASHES)
+        for value, _ in frame.drawing.levels
+    ]
 
 
 def _below(frame: Frame) -> tuple[list[str], int]:
@@ -113,34 +114,32 @@ def _below(frame: Frame) -> tuple[list[str], int]:
     return parts, math.ceil(y + 8)
 
 
-def _legend_rows(series: list[Series], width: int) -> list[list[Series]]:
-    """The entries of the legend, in as many rows as they need."""
-    rows: list[list[Series]] = [[]]
+def _legend_rows(drawing: Lines, width: int) -> list[list[Entry]]:
+    """The entries of the legend, in as many rows as they need: series that have a name, then levels."""
+    named = [one for one in drawing.series if one.name]
+    inks = ["muted" if one.faint else INKS[place % len(INKS)] for place, one in enumerate(named)]
+    entries = [Entry(one.name, ink) for one, ink in zip(named, inks, strict=True)]
+    entries += [Entry(label, "bad", level=True) for _, label in drawing.levels if label]
+    rows: list[list[Entry]] = [[]]
     used = 0.0
-    for one in series:
-        wide = _wide(one)
-        if rows[-1] and used + wide > width - 60:
+    for one in entries:
+        if rows[-1] and used + one.wide > width - 20:
             rows.append([])
             used = 0.0
         rows[-1].append(one)
-        used += wide
+        used += one.wide
     return rows
 
 
-def _wide(series: Series) -> float:
-    return 16 + length(series.name) + 14
-
-
 def _legend(frame: Frame) -> list[str]:
-    parts, place = [], 0
-    for row, series in enumerate(frame.rows):
+    parts = []
+    for row, entries in enumerate(frame.legend):
         x, y = 12.0, 14.0 + 18 * row
-        for one in series:
-            ink = colour(INKS[place % len(INKS)])
-            parts.append(f'<circle cx="{at(x + 5)}" cy="{at(y - 4)}" r="4" style="fill:{ink}"/>')
-            parts.append(text(x + 14, y, one.name, fill="ink"))
-            x += _wide(one)
-            place += 1
+        for one in entries:
+            mark = f'<circle cx="{at(x + 6)}" cy="{at(y - 4)}" r="4" style="fill:{colour(one.ink)}"/>'
+            parts.append(line(x - 4, y - 4, x + 12, y - 4, one.ink, DASHES) if one.level else mark)
+            parts.append(text(x + 16, y, one.name, fill="ink"))
+            x += one.wide
     return parts
 
 
