@@ -13,6 +13,7 @@ from generator.markdown import code, table
 from generator.rules import GROUPS, own_rules
 from normdoctor.cli import main
 from normdoctor.configschema import keys as keys_of_file
+from normdoctor.output.catalogue import options as options_of
 from normdoctor.rewriting.conversions import all_conversions
 
 
@@ -49,4 +50,19 @@ def conversions() -> str:
     return table(("spec", "exact in", "what happens"), rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"keys": keys, "groups": groups, "conversions": conversions}
+def options() -> str:
+    """Every option of every rule with its default."""
+    rows = [
+        (f"[{rule.code}](rules/{rule.name}.md) {rule.name}", code(name), kind, code(json.dumps(default)))
+        for rule in own_rules()
+        for name, kind, default in options_of(rule)
+    ]
+    return table(("rule", "option", "type", "default"), rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "keys": keys,
+    "groups": groups,
+    "conversions": conversions,
+    "options": options,
+}
