@@ -6,10 +6,18 @@ added; readers must accept keys that they do not know.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from msgspec.structs import fields as fields_of
+
+from normdoctor.views.activity import Activity
+from normdoctor.views.batchsizes import BatchSizes
+from normdoctor.views.gradients import GradientPoint
+from normdoctor.views.norms import NormRow
+from normdoctor.views.profile import ProfilePoint
+from normdoctor.views.runningstats import RunningStats
 
 Severity = Literal["error", "warning", "info"]
 Outcome = Literal["failed", "noted", "passed", "skipped", "error"]
@@ -45,6 +53,35 @@ class Input(msgspec.Struct, frozen=True):
     source: Annotated[str, _about("Who says so: declared, given, guessed, ...")]
 
 
+def _row(view: type[msgspec.Struct]) -> Any:
+    """A row of a view as JSON has it: NaN and infinity are null."""
+    fields = [(one.name, one.type | None if one.type is float else one.type) for one in fields_of(view)]
+    head = (view.__doc__ or "").partition("\n")[0]
+    return msgspec.defstruct(view.__name__, fields, frozen=True, namespace={"__doc__": head})
+
+
+if TYPE_CHECKING:
+    SignalRow: TypeAlias = ProfilePoint
+    GradientRow: TypeAlias = GradientPoint
+    ActivityRow: TypeAlias = Activity
+    StatisticsRow: TypeAlias = RunningStats
+    BatchRow: TypeAlias = BatchSizes
+    InventoryRow: TypeAlias = NormRow
+else:
+    SignalRow, GradientRow, ActivityRow = map(_row, (ProfilePoint, GradientPoint, Activity))
+    StatisticsRow, BatchRow, InventoryRow = map(_row, (RunningStats, BatchSizes, NormRow))
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """What was measured of a model, a row a place; empty lists where it was not."""
+
+    signal: Annotated[list[SignalRow], _about("Mean and variance by depth.")]
+    gradients: Annotated[list[GradientRow], _about("Of the weights of a watched model, by depth.")]
+    activity: Annotated[list[ActivityRow], _about("How often units are active: dead and saturated ones.")]
+    running_stats: Annotated[list[StatisticsRow], _about("Running statistics against batches.")]
+    batch_sizes: Annotated[list[BatchRow], _about("How sure batch statistics are.")]
+
+
 class Target(msgspec.Struct, frozen=True):
     """A model that was examined."""
 
@@ -59,6 +96,8 @@ class Target(msgspec.Struct, frozen=True):
     modules: int
     parameters: int
     rules: Annotated[dict[Outcome, list[str]], _about("Outcome to the codes of the rules that had it.")]
+    inventory: Annotated[list[InventoryRow], _about("The norms, in the order of execution.")]
+    measured: Annotated[Measured | UnsetType, _about("Absent where nothing was measured.")] = UNSET
 
 
 class Related(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,13 @@ def _target(report: Report, target: TargetSummary) -> dict[str, Any]:
         {"name": i.name, "shape": list(i.tensor.shape), "dtype": i.tensor.dtype, "source": i.source}
         for i in target.inputs
     ]
+    measured = {
+        "signal": [_row(row) for row in target.profile],
+        "gradients": [_row(row) for row in target.gradients],
+        "activity": [_row(row) for row in target.activity],
+        "running_stats": [_row(row) for row in target.running_stats],
+        "batch_sizes": [_row(row) for row in target.batch_sizes],
+    }
     return {
         "name": target.name,
         "recorded": target.recorded,
@@ -105,6 +113,15 @@ def _target(report: Report, target: TargetSummary) -> dict[str, Any]:
         "modules": target.modules,
         "parameters": target.parameters,
         "rules": outcomes,
+        "inventory": [_row(row) | {"location": _place(row.location)} for row in target.inventory],
+    } | ({"measured": measured} if any(measured.values()) else {})
+
+
+def _row(row: msgspec.Struct) -> dict[str, Any]:
+    """A row of a view; NaN and infinity, which JSON does not have, are null."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in msgspec.to_builtins(row).items()
     }
 
 

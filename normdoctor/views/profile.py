@@ -53,7 +53,7 @@ def profile_of(facts: Facts) -> tuple[ProfilePoint, ...]:
             role=one["role"],
             depth=depth,
             mean=one["mean"],
-            variance=one["std"] ** 2,
+            variance=one["std"] * one["std"],
             between=_average([std * std for std in one["unit_std"]]),
             gradient_rms=gradients.get(one["module"]) if one["role"] != "activation" else None,
         )

@@ -65,7 +65,7 @@ def _compared(site: Site) -> RunningStats | None:
         return None
     found = _watched(figures, channels) if site.source == "watch" else _at_rest(figures, channels)
     shifts, ratios = zip(*found, strict=True)
-    factors = [max(ratio, 1.0 / ratio) for ratio in ratios]
+    factors = [max(ratio, 1.0 / max(ratio, LEAST)) for ratio in ratios]
     furthest, oddest = shifts.index(max(shifts)), factors.index(max(factors))
     return RunningStats(
         module=site.module,
