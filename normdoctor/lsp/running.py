@@ -75,7 +75,6 @@ async def run(words: list[str], folder: Path, seconds: float) -> Done:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "normdoctor", *words),
         cwd=folder,
-        env={key: text for key, text in os.environ.items() if key != "NORMDOCTOR_OUTPUT_FORMAT"},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -222,6 +222,21 @@ def test_files_that_cannot_be_checked(editor, tmp_path):
     assert not children_of("sleeps.py", tmp_path)
 
 
+def test_only_when_saved(editor, tmp_path):
+    words = tmp_path / "words.py"
+    words.write_text("print('no model')\n")
+    client = editor("--on-save")
+    client.open(words)
+    where = {"textDocument": {"uri": words.as_uri()}, "position": {"line": 0, "character": 0}}
+    assert client.ask("textDocument/hover", **where) is None
+    assert not [note for note in client.notes if note.get("method") == "textDocument/publishDiagnostics"]
+    client.save(words)
+    assert client.diagnostics(words) == []
+    client.tell("textDocument/didClose", textDocument={"uri": words.as_uri()})
+    assert client.diagnostics(words) == []
+    assert client.end() == 0
+
+
 def wait_for(what, seconds=30):
     """What this gives, once that is something."""
     end = time.monotonic() + seconds
