@@ -12,7 +12,10 @@ import msgspec
 from normdoctor.graph import Graph
 from normdoctor.rules.batchstats import initial, live_channels, norm_sites, remainder
 from normdoctor.rules.sites import Site
+from normdoctor.rules.stalestats import RATIO, SHIFT
 
+#: From these shifts and ratios on ND703 looks closer at a channel.
+LIMITS = (SHIFT, RATIO)
 #: So that nothing is divided by zero where a norm has no epsilon.
 LEAST = 1e-30
 

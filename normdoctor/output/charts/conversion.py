@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from normdoctor.output.charts.base import Axis, Chart, Lines, Series, fewer, figure, of_all
+from normdoctor.output.charts.scales import drawable
 
 CAPTION = (
     "The output of each replaced layer in eval mode, on the same inputs before and after: the norm of the "
-    "difference over that of the output. Rounding in float32 is near 1e-7; layers that hand on the very same "
-    "values stand at the lower edge."
+    "difference over that of the output. Rounding in float32 is near 1e-7; below 1e-9 layers stand at the "
+    "lower edge. Dashed: what comes out of the model."
 )
+#: Relative differences below this are as good as none.
+CLOSE = 1e-9
 
 
 class Moved(Protocol):
@@ -57,6 +60,10 @@ class Converted(Protocol):
     def layers(self) -> Mapping[str, Moved]:
         """The change of the output of each."""
 
+    @property
+    def differences(self) -> Mapping[str, Moved]:
+        """The change of the outputs of the model in each mode."""
+
 
 def conversion(result: Converted) -> Chart | None:
     """The chart of a conversion; None where no replaced layer could be run before and after."""
@@ -66,18 +73,29 @@ def conversion(result: Converted) -> Chart | None:
         return None
     moved = [result.layers[one.path] for one in shown]
     names = tuple(one.path or "the model" for one in shown)
+    axis = Axis(label="relative difference", scale="log", floor=CLOSE)
+    levels = [
+        (by.relative, f"outputs in {mode} mode: {figure(by.relative)}")
+        for mode, by in result.differences.items()
+        if drawable(by.relative, axis)
+    ]
+    rows = [
+        (name, one.old, one.new, figure(by.largest), figure(by.relative))
+        for name, one, by in zip(names, shown, moved, strict=True)
+    ]
+    rows += [
+        (f"outputs in {mode} mode", "", "", figure(by.largest), figure(by.relative))
+        for mode, by in result.differences.items()
+    ]
     return Chart(
         kind="conversion",
         title=f"Outputs before and after {result.spec}",
         caption=CAPTION + of_all(len(shown), len(measured)),
         headers=("layer", "before", "after", "largest difference", "relative difference"),
-        rows=tuple(
-            (name, one.old, one.new, figure(by.largest), figure(by.relative))
-            for name, one, by in zip(names, shown, moved, strict=True)
-        ),
+        rows=tuple(rows),
         drawing=Lines(
             x=Axis(label="replaced layers", names=names),
-            y=Axis(label="relative difference", scale="log"),
+            y=axis,
             series=(
                 Series(
                     name="relative difference",
@@ -86,6 +104,7 @@ def conversion(result: Converted) -> Chart | None:
                     line=False,
                 ),
             ),
+            levels=tuple(levels),
         ),
         about=result.spec,
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from normdoctor.output.charts.base import Axis, Chart, Lines, Series, fewer, figure, of_all, percent
 from normdoctor.output.charts.names import called
-from normdoctor.rules.stalestats import RATIO, SHIFT
+from normdoctor.views.runningstats import LIMITS
 
 if TYPE_CHECKING:
     from normdoctor.report import TargetSummary
@@ -24,6 +24,7 @@ ORDER = "In eval mode the first norm that is off changes what all later ones get
 HEADERS = ("norm", "channels", "batches", "median channel", "worst channel", "its place", "initial")
 #: Distances of means below this are as good as none.
 CLOSE = 1e-3
+SHIFT, RATIO = LIMITS
 
 
 def charts(target: TargetSummary) -> Iterator[Chart]:
