@@ -109,6 +109,7 @@ def test_models_are_found_by_reading(folder):
         ("check ne", ["ne"]),
         ("check --no-such ne", ["ne"]),
         ("completion fi", ["fish"]),
+        ("chek sho", ["show"]),
     ],
 )
 def test_what_is_offered(line, offered, folder, surroundings):
