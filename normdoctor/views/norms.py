@@ -63,9 +63,10 @@ def _row(layers: Layers, layer: Layer) -> NormRow:
     kind = norm.kind if norm is not None else next((n.kind for n in layer.nodes if n.role == "norm"), "")
     scales = norm.scales + norm.shifts if norm is not None else ()
     running = config.get("track_running_stats", False)
+    function = module is None or (module.role != "norm" and norm is None)  # one with a module's parameters
     return NormRow(
         module=layer.path,
-        type=layers.what(layer),
+        type=kind if function and norm is None else layers.what(layer),
         kind=kind,
         size=_size(layers, layer),
         groups=int(config.get("num_groups") or (norm.groups if norm is not None else 0)),
@@ -73,10 +74,10 @@ def _row(layers: Layers, layer: Layer) -> NormRow:
         momentum=_number(config.get("momentum")) if running else None,
         affine=bool(scales) if norm is not None else _affine(layers, layer),
         running=norm.running if norm is not None else bool(running),
-        mode=layer.mode,
+        mode="" if function and norm is None else layer.mode,
         output=last.shape if last is not None else (),
         calls=layer.calls,
-        parameters=layers.size(module.path) if module else 0,
+        parameters=_held(layers, layer) if function else layers.size(layer.path),
         by_hand=norm is not None,
         location=layer.location,
     )
@@ -95,6 +96,13 @@ def _size(layers: Layers, layer: Layer) -> tuple[int, ...]:
     names += layer.module.parameters if layer.module is not None else ()
     shapes = [parameters[name].tensor.shape for name in names if name in parameters]
     return next((shape for shape in shapes if shape), ())
+
+
+def _held(layers: Layers, layer: Layer) -> int:
+    """How many parameters the calls of a function read."""
+    names = {name for node in layer.nodes for name in node.parameters}
+    known = (layers.graph.parameters[name] for name in names if name in layers.graph.parameters)
+    return sum(one.tensor.size for one in known if one.kind == "parameter")
 
 
 def _affine(layers: Layers, layer: Layer) -> bool:
