@@ -11,6 +11,10 @@ from normdoctor.output.charts.base import Axis, Scale
 
 #: Beyond this many decades below the largest value nothing can be told apart in a picture.
 DECADES = 24
+#: Larger values stand at the edge: the difference of two would not be finite.
+LARGEST = 1e300
+#: Values that differ by a smaller share of themselves are one value.
+SAME = 1e-9
 
 
 class Range(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,22 +47,22 @@ def range_of(values: Iterable[float], axis: Axis, most: int = 6) -> Range:
 
 
 def _decades(values: Sequence[float], most: int) -> Range:
-    high = math.ceil(math.log10(max(values)) - 1e-9) if values else 1
-    low = math.floor(math.log10(min(values)) + 1e-9) if values else 0
-    high = max(high, low + 1)
-    low = max(low, high - DECADES, -300)
-    high = max(min(high, 300), low + 1)
+    kept = [min(max(value, 1 / LARGEST), LARGEST) for value in values] or [1.0]
+    high = math.ceil(math.log10(max(kept)) - 1e-9)
+    low = math.floor(math.log10(min(kept)) + 1e-9)
+    high = high + 1 if high == low else high
+    low = max(low, high - DECADES)
     step = max(math.ceil((high - low) / (most - 1)), 1)
     ticks = tuple(10.0**power for power in range(low, high + 1) if (high - power) % step == 0)
     return Range(low=10.0**low, high=10.0**high, scale="log", ticks=ticks)
 
 
 def _steps(values: Sequence[float], most: int) -> Range:
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    if not high > low:
-        margin = abs(low) / 2 or 0.5
+    low, high = (max(min(values), -LARGEST), min(max(values), LARGEST)) if values else (0.0, 1.0)
+    if high - low <= max(SAME * max(abs(low), abs(high)), 1 / LARGEST):
+        margin = abs(low) / 2 if abs(low) > 1 / LARGEST else 0.5
         low, high = low - margin, high + margin
-    rough = high / (most - 1) - low / (most - 1)  # the difference of two large numbers may overflow
+    rough = (high - low) / (most - 1)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
