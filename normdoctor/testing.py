@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from normdoctor.errors import UsageError
 from normdoctor.facts import (
     Facts,
     HandwrittenNorm,
@@ -26,6 +27,7 @@ from normdoctor.facts import (
 )
 from normdoctor.findings import Finding
 from normdoctor.graph import Graph
+from normdoctor.rules import ENTRY_POINT_GROUP, find_rule
 from normdoctor.rules.base import Rule, fences, page_of
 
 if TYPE_CHECKING:
@@ -226,7 +228,9 @@ def check_rule_examples(rule: type[Rule]) -> None:
 
     A `bad` fence must give findings at exactly the lines that are marked `# CODE`, a `good` and a
     `fixed` fence none of this rule. A rule about the run is checked beside all others, of which it tells.
+    A rule of another package has to be installed.
     """
+    _demand_known(rule)
     for number, (role, source) in enumerate(fences(page_of(rule)), start=1):
         expected = marked_lines(source, rule.code) if role == "bad" else []
         select = ["ALL" if rule.about_run else rule.code]
@@ -251,6 +255,7 @@ def check_rule_fixes(rule: type[Rule]) -> None:
     Where a fix is offered, the rule is silent afterwards, and a second run changes nothing. A `fixed` fence
     is what the fixes make of the `bad` one before it, to the letter.
     """
+    _demand_known(rule)
     blocks = fences(page_of(rule))
     for number, (role, source) in enumerate(blocks, start=1):
         if role != "bad":
@@ -267,6 +272,14 @@ def check_rule_fixes(rule: type[Rule]) -> None:
         assert not left, f"{where}: the rule fires still\n{text}"
         if offered:
             assert fix_source(text, rule.code)[0] == text, f"{where}: a second run changes something"
+
+
+def _demand_known(rule: type[Rule]) -> None:
+    if find_rule(rule.code) is None:
+        raise UsageError(
+            f"the rule {rule.code} {rule.name} is not installed",
+            hint=f"Declare it under the entry-point group {ENTRY_POINT_GROUP} of its package, and install that.",
+        )
 
 
 def fix_source(source: str, *codes: str, unsafe: bool = True) -> tuple[str, Outcome]:

@@ -30,7 +30,8 @@ def rules_table(off: Mapping[str, str], levels: Mapping[str, str], width: int = 
     ]
     headers = ("code", "name", "severity", "confidence", "fix", "requires", "status")
     running = sum(rule.code not in off for rule in all_rules())
-    listed = table(rows, headers, width, least={"requires": 12, "status": 20, "name": 24})
+    whole = max(len(code) for code, *_ in rows)
+    listed = table(rows, headers, width, least={"code": whole, "requires": 12, "status": 20, "name": 24})
     return f"{listed}\n\n{running} of {len(rows)} rules are on.\n"
 
 

@@ -10,12 +10,14 @@ import subprocess
 import sys
 import tomllib
 import warnings
-from importlib.metadata import metadata
 from pathlib import Path
 
 from click.testing import CliRunner
 
 from normdoctor.cli import main
+from normdoctor.rules import all_rules
+
+from .pages import ROOT
 
 ENVIRONMENT = {
     "COLUMNS": "100",
@@ -35,7 +37,6 @@ class Terminal:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.code = 0
-        self.installed = False
 
     def run(self, text: str) -> list[tuple[str, str, str]]:
         """Run a block: each command with what is shown below it, and what it printed."""
@@ -54,11 +55,10 @@ class Terminal:
         if words[:2] == ["pip", "install"]:
             self._install(words[2:])
             return ""
-        if words[0] == "normdoctor" and not self.installed and not SHELL.search(_unquoted(command)):
+        if words[0] == "normdoctor" and not SHELL.search(_unquoted(command)):
             return self._own(words[1:])
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         env = {**os.environ, **{k: v for k, v in ENVIRONMENT.items() if v is not None}, "PATH": path}
-        env |= {"PYTHONPATH": str(self.folder)} if self.installed else {}
         env |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTEST_ADDOPTS": "-p no:cacheprovider -p no:randomly"}
         for name in [name for name, value in ENVIRONMENT.items() if value is None]:
             env.pop(name, None)
@@ -87,24 +87,33 @@ class Terminal:
         return result.output
 
     def _install(self, words: list[str]) -> None:
-        """Check that an extra exists; `pip install -e .` installs the entry points of the folder."""
+        """Check that an extra exists; `pip install -e .` declares the entry points of the folder.
+
+        The folder is on `sys.path`. Whoever made this clears the cache of rules at the end.
+        """
         self.code = 0
         if words == ["-e", "."]:
-            project = tomllib.loads((self.folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-            info = self.folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
-            info.mkdir()
-            about = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
-            (info / "METADATA").write_text(about, encoding="utf-8")
-            lines = []
-            for group, entries in project["entry-points"].items():
-                lines += [f"[{group}]", *(f"{name} = {value}" for name, value in entries.items())]
-            (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
-            self.installed = True
+            declare(self.folder)
+            all_rules.cache_clear()
             return
-        extras = metadata("normdoctor").get_all("Provides-Extra") or []
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        extras = project["optional-dependencies"]
         for word in words:
             found = re.fullmatch(r"(?:normdoctor|\.)\[([\w,-]+)\]", word)
             assert found is None or set(found[1].split(",")) <= set(extras), word
+
+
+def declare(folder: Path) -> None:
+    """Write what an installation of the project in this folder leaves behind: its entry points."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir(exist_ok=True)
+    about = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    (info / "METADATA").write_text(about, encoding="utf-8")
+    lines = []
+    for group, entries in project["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in entries.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
 
 
 def _unquoted(command: str) -> str:
