@@ -50,6 +50,7 @@ def weight_norm(v: Tensor) -> Tensor:
 LAYERS = {
     "batch": nn.BatchNorm1d(CHANNELS),
     "layer": nn.LayerNorm(CHANNELS),
+    "layer-2d": layers.LayerNorm2d(CHANNELS),
     "instance": nn.InstanceNorm1d(CHANNELS, affine=True),
     "group": nn.GroupNorm(2, CHANNELS),
     "group-one": nn.GroupNorm(1, CHANNELS),
@@ -65,6 +66,8 @@ LAYERS = {
 def compute(norm) -> Callable[[Tensor], Tensor]:
     layer = LAYERS[norm.name]
     layer = layer.double() if isinstance(layer, nn.Module) else layer
+    if norm.name == "layer-2d":
+        return lambda x: layer(x.unsqueeze(-1)).squeeze(-1)
     return features_last(layer) if norm.name in ("layer", "rms") else layer
 
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from learn.pictures import NORMS
+
 from generator.markdown import NOTICE, fence, table
 from normdoctor import layers
 
@@ -19,6 +21,18 @@ further dimensions.
 #: The headings of a docstring in Google's style, in the order in which they are shown.
 HEADING = re.compile(r"^(Args|Shape|State|Returns|Raises|Example|References|Attributes):$", re.MULTILINE)
 WIDTH = 80
+#: The picture of what a layer averages over, by the name of the layer.
+PICTURES = {
+    "BatchNorm1d": "batch",
+    "GroupNorm": "group",
+    "InstanceNorm1d": "instance",
+    "LayerNorm": "layer",
+    "LayerNorm2d": "layer-2d",
+    "LocalResponseNorm": "local-response",
+    "RMSNorm": "rms",
+    "weight_norm": "weight",
+    "weight_standardization": "weight-standardization",
+}
 ENTRY = re.compile(r"^(\w+): ", re.MULTILINE)
 
 
@@ -36,8 +50,15 @@ def page() -> str:
             parts.append(f"{own}. All else is as for [{first}](#{first.lower()}).")
             continue
         seen[text] = name
-        parts += list(_sections(text))
+        parts += [*_picture(name), *_sections(text)]
     return "\n\n".join(parts) + "\n"
+
+
+def _picture(name: str) -> Iterator[str]:
+    """What the layer averages over, where there is a picture of it."""
+    for norm in NORMS:
+        if norm.name == PICTURES.get(name):
+            yield f"![{norm.alt()}](../_static/axes-{norm.name}.svg)"
 
 
 def _docstring(thing: Any) -> str:

@@ -108,6 +108,7 @@ WEIGHT = ("filter", "input", "tap")
 NORMS = (
     Norm("batch", "BatchNorm", over=(0, 2)),
     Norm("layer", "LayerNorm", over=(1,), axes=("sample", "feature", "token")),
+    Norm("layer-2d", "LayerNorm2d", over=(1,)),
     Norm("instance", "InstanceNorm", over=(2,)),
     Norm("group", "GroupNorm, 2 groups", over=(1, 2), groups=2),
     Norm("group-one", "GroupNorm, 1 group", over=(1, 2)),
