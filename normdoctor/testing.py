@@ -278,7 +278,7 @@ def _demand_known(rule: type[Rule]) -> None:
     if find_rule(rule.code) is None:
         raise UsageError(
             f"the rule {rule.code} {rule.name} is not installed",
-            hint=f"Declare it under the entry-point group {ENTRY_POINT_GROUP} of its package, and install that.",
+            hint=f"Declare it under the entry-point group {ENTRY_POINT_GROUP}, and install its package.",
         )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -57,6 +59,8 @@ class Terminal:
             return ""
         if words[0] == "normdoctor" and not SHELL.search(_unquoted(command)):
             return self._own(words[1:])
+        if words[0] == "python" and len(words) == 2 and (self.folder / words[1]).parent == self.folder:
+            return self._script(self.folder / words[1])
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         env = {**os.environ, **{k: v for k, v in ENVIRONMENT.items() if v is not None}, "PATH": path}
         env |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTEST_ADDOPTS": "-p no:cacheprovider -p no:randomly"}
@@ -85,6 +89,13 @@ class Terminal:
                 del sys.modules[name]
         self.code = result.exit_code
         return result.output
+
+    def _script(self, file: Path) -> str:
+        out = io.StringIO()
+        with contextlib.chdir(self.folder), contextlib.redirect_stdout(out):
+            runpy.run_path(str(file), run_name="__main__")
+        self.code = 0
+        return out.getvalue()
 
     def _install(self, words: list[str]) -> None:
         """Check that an extra exists; `pip install -e .` declares the entry points of the folder.
