@@ -9,7 +9,7 @@ import pytest
 from normdoctor.output.formats.concise import line
 from normdoctor.output.style import Style
 from normdoctor.suite.items import RuleItem
-from normdoctor.suite.text import clean, failure_text, problem_text
+from normdoctor.suite.text import failure_text, problem_text
 
 if TYPE_CHECKING:
     from normdoctor.suite.state import State
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 def complete(state: State, item: pytest.Item, report: pytest.TestReport) -> None:
     """Add a section with the findings that the text of a failure does not hold."""
     if isinstance(item, RuleItem):
-        if report.skipped and isinstance(report.longrepr, tuple):
-            file, line, _ = item.location
-            report.longrepr = (file, (line or 0) + 1, clean(report.longrepr[2]))
         text = item.note if report.when == "call" else ""
     elif report.failed or (report.when == "call" and item.config.get_verbosity() > 0):
         text = _untold(state, item, report.longreprtext)

@@ -25,14 +25,6 @@ if TYPE_CHECKING:
     from normdoctor.suite.state import State
 
 
-class NotExaminedError(NormDoctorError):
-    """A target, or a rule on it, that could not be tried; `detail` is the traceback."""
-
-    def __init__(self, message: str, *, hint: str | None = None, detail: str = "") -> None:
-        super().__init__(message, hint=hint or None)
-        self.detail = detail
-
-
 class Examination:
     """What one target string of the configuration stands for: a model, or all models of a file."""
 

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from normdoctor.errors import NormDoctorError
 from normdoctor.findings import Finding
 from normdoctor.output.style import Style
 from normdoctor.report import NormDoctorFailure, Report, RuleResult, at_least
 from normdoctor.running import NO_GRAPH
-from normdoctor.suite.examination import Examination, NotExaminedError
+from normdoctor.suite.examination import Examination
+from normdoctor.suite.marks import skipped
 from normdoctor.suite.plan import Place
 from normdoctor.suite.state import count
-from normdoctor.suite.text import clean, failure_text, finding_text
+from normdoctor.suite.text import clean, failure_text, finding_text, problem_text
 
 if TYPE_CHECKING:
     from _pytest._code.code import TerminalRepr
@@ -104,12 +106,17 @@ class RuleItem(pytest.Item):
         problem = self.examination.problem(self.place)
         lost = [result for result in self._results(report) if result.outcome == "error"]
         if lost:
-            raise NotExaminedError(f"{self.name} raised {lost[0].reason}", detail=lost[0].detail)
+            raise self._error(f"{self.name} raised {lost[0].reason}", lost[0].detail)
         if problem is None or not (self.name == EXAMINATION or self._untried(report)):
             return
         if self.name != EXAMINATION and self._said_elsewhere():
-            raise pytest.skip.Exception(f"not examined, see {self._node.name}::{EXAMINATION}")
-        raise NotExaminedError(problem.message, hint=problem.hint, detail=problem.detail)
+            raise skipped(f"not examined, see {self._node.name}::{EXAMINATION}")
+        raise self._error(problem_text(replace(problem, target="")), problem.detail)
+
+    def _error(self, text: str, detail: str) -> BaseException:
+        """An error without pytest's own traceback; -v adds the one of what went wrong."""
+        more = f"\n{clean(detail)}" if detail and self.config.get_verbosity() > 0 else ""
+        return pytest.fail.Exception(f"error: {clean(text)}{more}", pytrace=False)
 
     def _results(self, report: Report) -> list[RuleResult]:
         return [
@@ -135,9 +142,9 @@ class RuleItem(pytest.Item):
             return
         if reasons := [result.reason for result in results if result.outcome == "skipped"]:
             if len(reasons) == len(results):
-                raise pytest.skip.Exception(reasons[0])
+                raise skipped(clean(reasons[0]))
         elif not results:
-            raise pytest.skip.Exception("not selected for this target")
+            raise skipped("not selected for this target")
         findings = [
             finding
             for finding in report.findings
@@ -163,13 +170,9 @@ class RuleItem(pytest.Item):
         """The words of the report; a traceback is for what is no finding."""
         if isinstance(excinfo.value, NormDoctorFailure):
             return str(excinfo.value)
-        if isinstance(excinfo.value, NormDoctorError):
-            detail = getattr(excinfo.value, "detail", "")
-            more = f"\n{clean(detail)}" if detail and self.config.get_verbosity() > 0 else ""
-            return f"error: {clean(str(excinfo.value))}{more}"
         return super().repr_failure(excinfo, *args, **kwargs)
 
     def reportinfo(self) -> tuple[Path, int, str]:
-        """The place that pytest prints: the file of the target, and the node id."""
-        head = self._node.name.partition("::")[0]
-        return self.config.rootpath / head, 0, f"{self._node.name}::{self.name}"
+        """The place that pytest prints: the file of the target, and what follows it in the node id."""
+        head, _, model = self._node.name.partition("::")
+        return self.config.rootpath / head, 0, f"{model}::{self.name}".removeprefix("::")

@@ -68,7 +68,12 @@ def prepare(item: pytest.Item) -> None:
     if item.get_closest_marker("normdoctor_cuda"):
         device = "cuda"
     if device is not None and (reason := _lacking(str(device))):
-        pytest.skip(reason)
+        raise skipped(reason)
+
+
+def skipped(reason: str) -> BaseException:
+    """The exception that skips a test, and names the test as the place."""
+    return pytest.skip.Exception(reason, _use_item_location=True)
 
 
 def _lacking(device: str) -> str:

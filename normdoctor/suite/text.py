@@ -44,8 +44,7 @@ def verdict(report: Report, besides: Iterable[str] = (), *, full: bool = False) 
     reasons = list(besides)
     if report.ok and not reasons:
         return ""
-    head = f"{plural(len(report.failures), 'finding')} in {_named(report)} ({report.coverage})"
-    lines = [failure_text(report.failures, head, full=full), *reasons]
+    lines = [failure_text(report.failures, f"{_head(report)} ({report.coverage})", full=full), *reasons]
     lines += [problem_text(problem) for problem in report.problems]
     lines += [
         Style().clean(f"{result.code} raised {result.reason}")
@@ -66,9 +65,12 @@ def clean(text: str) -> str:
     return "\n".join(Style().clean(part) for part in text.split("\n"))
 
 
-def _named(report: Report) -> str:
+def _head(report: Report) -> str:
     names = list(dict.fromkeys(target.name for target in report.targets))
-    return Style().clean(", ".join(f"`{name}`" for name in names)) or "the model"
+    model = Style().clean(", ".join(f"`{name}`" for name in names)) or "the model"
+    if report.failures:
+        return f"{plural(len(report.failures), 'finding')} in {model}"
+    return f"{model} could not be examined whole" if report.problems else f"{model}: a limit is not kept"
 
 
 def explain(left: object, right: object) -> list[str]:

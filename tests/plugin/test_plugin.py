@@ -1,122 +1,60 @@
-"""The fixture, as the test suite of a user runs it: in processes of their own, as torch loads only once."""
+"""The fixture and the markers, as the test suite of a user runs them."""
 
 import pytest
+
+from .suites import LINES, NETS, OUTCOMES, SUITE
 
 pytest_plugins = ["pytester"]
 
-MODELS = """
-import pytest
-import torch
-from torch import nn
+STRICT = ("--strict-markers", "--strict-config", "-W", "error")
+WAYS = {"plain": ("-p", "no:randomly"), "two-workers-random-order": ("-n", "2")}
 
-def healthy():
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 2)
+
+@pytest.mark.parametrize("way", list(WAYS))
+def test_a_suite(pytester, way):
+    if way != "plain":
+        pytest.importorskip("xdist")
+        pytest.importorskip("pytest_randomly")
+    pytester.makepyfile(nets=NETS, test_suite=SUITE)
+    result = pytester.runpytest_subprocess(*WAYS[way], *STRICT, "-rs", "--junit-xml=junit.xml")
+    result.assert_outcomes(**OUTCOMES)
+    for name, lines in LINES.items():
+        result.stdout.fnmatch_lines([f"*_ {name} _*", *lines])
+    # The tracebacks of failures stop at the user's line, and what they say is not said twice.
+    result.stdout.no_fnmatch_line("*normdoctor/*.py*")
+    assert result.stdout.str().count("-- normdoctor --") == 2
+    result.stdout.fnmatch_lines_random(
+        ["normdoctor: *errors, *in * models (*fixable)*", "SKIPPED*no CUDA device"]
     )
-
-def sick():
-    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
-
-def dying():
-    model = nn.Sequential(nn.Linear(8, 10), nn.ReLU(), nn.Linear(10, 2))
-    with torch.no_grad():
-        model[0].bias[:6] = -1000.0
-    return model
-
-X = torch.randn(2, 3, 8, 8)
-DATA = [(torch.randn(600, 8), torch.zeros(600)) for _ in range(2)]
-"""
-
-
-@pytest.fixture
-def suite(pytester):
-    def write(text):
-        pytester.makepyfile(MODELS + text)
-        return pytester
-
-    return write
-
-
-SUITE = """
-def test_healthy(normdoctor):
-    report = normdoctor.assert_healthy(healthy(), inputs=X)
-    assert report.ok and report.coverage.startswith("1 norm layer")
-
-def test_info_does_not_fail(normdoctor):
-    assert [f.code for f in normdoctor.assert_healthy(sick(), inputs=X).findings] == ["ND101"]
-
-def test_ignored(normdoctor):
-    normdoctor.assert_healthy(sick(), X, fail_on="info", ignore="ND101")
-
-def test_selected(normdoctor):
-    normdoctor.assert_healthy(sick(), X, fail_on="info", select=["ND201"])
-
-def test_watch(normdoctor):
-    model = dying()
-    with normdoctor.watch(model, every=1, on_finding="ignore") as w:
-        for x, _ in DATA:
-            model(x)
-            w.step()
-    assert [f.code for f in w.report().findings] == ["ND601"]
-
-def test_data_is_what_shows_it(normdoctor):
-    assert normdoctor.assert_healthy(dying(), DATA[0][0], ignore="ND403").findings == ()
-
-def test_sick(normdoctor):
-    normdoctor.assert_healthy(sick(), inputs=X, fail_on="info")
-
-def test_dying(normdoctor):
-    normdoctor.assert_healthy(dying(), inputs=DATA[0][0], data=DATA)
-
-def test_not_examined(normdoctor):
-    normdoctor.assert_healthy(healthy(), inputs=torch.randn(2, 5, 8, 8))
-
-def test_misspelt(normdoctor):
-    normdoctor.assert_healthy(healthy(), inputs=X, fail_on="warn")
-"""
-
-
-def test_a_suite(suite):
-    result = suite(SUITE).runpytest_subprocess()
-    result.assert_outcomes(passed=6, failed=4)
-    result.stdout.fnmatch_lines(
-        [
-            "*_ test_sick _*",
-            '>       normdoctor.assert_healthy(sick(), inputs=X, fail_on="info")',
-            "E       normdoctor.report.NormDoctorFailure: 1 finding *",
-            "E       *ND101 *the bias of `0`*",
-            "*_ test_dying _*",
-            "E *ND601*6 of 10 units of `1` (60%) were never active in 1200 observations*",
-            "*_ test_not_examined _*",
-            "E *NormDoctorFailure*",
-            "E *RuntimeError*",
-            "*_ test_misspelt _*",
-            "E *fail_on is one of *got 'warn'*",
-            "E *Did you mean `warning`?",
-        ]
-    )
-    # The tracebacks of failures stop at the user's line.
-    result.stdout.no_fnmatch_line("*report.py*")
+    junit = (pytester.path / "junit.xml").read_text(encoding="utf-8")
+    assert '<property name="normdoctor.warnings" value="' in junit
+    assert '<property name="normdoctor.errors" value="1"' in junit
 
 
 def test_the_fixture_is_listed_with_a_sentence(pytester):
     result = pytester.runpytest_inprocess("--fixtures")
     result.stdout.fnmatch_lines(["normdoctor * -- *", "    Check models: *"])
+    result.stdout.fnmatch_lines(["normdoctor_model -- *", "    The model of each target *"])
 
 
 CONFTEST = """
 import sys
 
 def pytest_unconfigure(config):
-    ours = sorted(name for name in sys.modules if name.split(".")[0] in ("torch", "normdoctor"))
+    ours = sorted(name for name in sys.modules if name.split(".")[0] in ("torch", "normdoctor", "msgspec"))
     print("LOADED", *ours)
 """
+BARE = "import pytest\n\n@pytest.mark.parametrize('x', [1, 2])\ndef test_it(x, tmp_path):\n    assert x"
 
 
-def test_a_suite_that_does_not_use_it_pays_nothing(pytester):
+@pytest.mark.parametrize("suite", ["", BARE], ids=["empty", "without-torch"])
+def test_a_suite_that_does_not_use_it_pays_nothing(pytester, suite):
     pytester.makeconftest(CONFTEST)
-    result = pytester.runpytest_subprocess("--collect-only", "-q", "-p", "no:cacheprovider")
+    pytester.makepyfile(suite)
+    arguments = ["-q"] if suite else ["-q", "--collect-only"]
+    result = pytester.runpytest_subprocess(*arguments, "-p", "no:cacheprovider")
     result.stdout.fnmatch_lines(["*LOADED normdoctor normdoctor.pytest_plugin"])
+    assert "normdoctor:" not in result.stdout.str()
 
 
 def test_opt_out(pytester):
@@ -126,14 +64,39 @@ def test_opt_out(pytester):
     result.stdout.fnmatch_lines(["*fixture 'normdoctor' not found*"])
 
 
-def test_under_xdist(suite):
-    pytest.importorskip("xdist")
-    result = suite("""
-def test_healthy(normdoctor):
-    normdoctor.assert_healthy(healthy(), inputs=X)
+def test_arguments_of_the_marker_are_checked_before_any_test(pytester):
+    pytester.makepyfile("""
+import pytest
 
-def test_sick(normdoctor):
-    normdoctor.assert_healthy(sick(), inputs=X, fail_on="info")
-""").runpytest_subprocess("-n", "1", "--strict-markers", "--strict-config")
-    result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["E *NormDoctorFailure: 1 finding *"])
+def test_other(): pass
+
+@pytest.mark.normdoctor(max_ded=0.1)
+def test_it(normdoctor): pass
+""")
+    result = pytester.runpytest_subprocess("-p", "no:randomly", "--strict-markers")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    lines = [
+        "ERROR: *test_it: the marker normdoctor: unknown argument `max_ded`",
+        "*Did you mean `max_dead`*",
+    ]
+    result.stderr.fnmatch_lines(lines)
+    result.stdout.no_fnmatch_line("*passed*")
+
+
+def test_arguments_of_markers_on_workers_and_of_models(pytester):
+    pytest.importorskip("xdist")
+    pytester.makepyfile(
+        test_a="import pytest\n@pytest.mark.normdoctor('ND1')\ndef test_it(normdoctor): pass",
+        test_b="def test_none_named(normdoctor_model): pass",
+    )
+    result = pytester.runpytest_subprocess("-n", "1", "-p", "no:randomly")
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(
+        ["*marker normdoctor takes keyword arguments only*", "*normdoctor_model: no model is named*"]
+    )
+    pytester.makepyfile(
+        test_a="import pytest\n@pytest.mark.normdoctor_models(7)\ndef test_it(normdoctor_model): pass",
+    )
+    result = pytester.runpytest_subprocess("-p", "no:randomly")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(["*normdoctor_models takes target strings, found 7*"])
