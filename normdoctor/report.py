@@ -242,6 +242,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
         return render(self, "full", Style(library=True)).rstrip("\n")
 
+    def to_html(self) -> str:
+        """The report as a web page: one text that needs no other file and loads nothing from elsewhere.
+
+        It is what `--output-format html` writes; save it with `encoding="utf-8"`.
+        """
+        from normdoctor.output.page.report import report_page
+
+        return report_page(self)
+
     def _repr_html_(self) -> str:
         from normdoctor.output.notebook import to_html
 

@@ -1,48 +1,49 @@
-"""A report as a piece of HTML for notebooks: self-contained, escaped, no scripts."""
+"""A report as a piece of HTML for notebooks: self-contained, escaped, small, no scripts."""
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING
 
-from normdoctor.output.paths import shown
-from normdoctor.output.style import Style
-from normdoctor.output.summary import coverage
+from normdoctor.output.charts import charts
+from normdoctor.output.page import overview
+from normdoctor.output.page.cards import cards
+from normdoctor.output.page.engine import fragment, notebook_style
+from normdoctor.output.page.pictures import Picture, pictures, prefix_of
 
 if TYPE_CHECKING:
-    from normdoctor.findings import Finding
     from normdoctor.report import Report
 
-COLORS = {"error": "#c0392b", "warning": "#b9770e", "info": "#2471a3"}
-STYLE = Style(show_skipped=True)
+#: Characters of drawings that a notebook is burdened with; the page holds all of them.
+MOST = 60_000
 
 
 def to_html(report: Report) -> str:
-    """Write a table of the findings under the coverage, and the skipped rules folded away."""
-    parts = [f"<p>{_text(sentence)}</p>" for sentence in coverage(report, STYLE)]
-    if report.findings:
-        head = "".join(f"<th>{title}</th>" for title in ("level", "rule", "what", "where", "modules"))
-        rows = "".join(_row(finding) for finding in report.findings)
-        parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
-    parts += [f"<p><b>error:</b> {_text(problem.message)}</p>" for problem in report.problems]
-    if report.skipped:
-        items = "".join(f"<li>{_text(f'{r.node_id}: {r.reason}')}</li>" for r in report.skipped)
-        parts.append(f"<details><summary>skipped rules</summary><ul>{items}</ul></details>")
-    return f'<div class="normdoctor">{"".join(parts)}</div>'
-
-
-def _row(finding: Finding) -> str:
-    level = f'<b style="color:{COLORS[finding.severity]}">{finding.severity}</b>'
-    where = _text(shown(finding.location)) if finding.location else ""
-    cells = (
-        level,
-        f"{finding.code} {finding.name}",
-        _text(finding.message),
-        f"<code>{where}</code>",
-        _text(", ".join(finding.modules)),
+    """Write the verdict and a table of the findings; sources, pictures and skipped rules are folded away."""
+    several = len(report.targets) > 1
+    drawn, left = _pictures(report)
+    return fragment(
+        "notebook-report.html",
+        style=notebook_style(),
+        verdict=overview.verdict(report),
+        problems=report.problems,
+        cards=cards(report.findings, ()),
+        several=several,
+        pictures=drawn,
+        left=left,
+        skipped=overview.by_reason(report.skipped, several=several),
     )
-    return "<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>"
 
 
-def _text(text: str) -> str:
-    return escape(STYLE.clean(text))
+def _pictures(report: Report) -> tuple[list[Picture], str]:
+    """The pictures of whole models for which there is room, and where the others are."""
+    drawn = [chart for chart in charts(report) if not chart.about]
+    found = pictures(drawn, prefix_of(drawn))
+    kept: list[Picture] = []
+    room = MOST
+    for picture in found:
+        room -= len(picture.drawing)
+        if room < 0:
+            break
+        kept.append(picture)
+    left = len(found) - len(kept)
+    return kept, f"{left} more: `report.plot(kind)` draws them, `report.to_html()` has all." if left else ""

@@ -88,6 +88,17 @@ class ConvertResult:
         lines += [f"  {dropped} keys of the state dict are gone"] if dropped else []
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
 
+    def to_html(self) -> str:
+        """What was done as a web page: one text that needs no other file; save it with `encoding="utf-8"`."""
+        from normdoctor.output.page.conversion import conversion_page
+
+        return conversion_page(self)
+
+    def _repr_html_(self) -> str:
+        from normdoctor.output.page.conversion import conversion_fragment
+
+        return conversion_fragment(self)
+
     def _verdict(self) -> str:
         if self.verdict != "exact" or not self.replaced:
             return self.verdict

@@ -227,9 +227,9 @@ def test_html_is_escaped_and_has_no_script():
     evil = finding("ND101", "x", "<script>alert(1)</script>", "<b>", location=Location("<i>.py", 1, 1))
     html = report(findings=(evil,), problems=(Problem(target="t", message="<u>"),))._repr_html_()
     for tag in ("<script", "<b>", "<i>", "<u>"):
-        assert tag not in html.replace('<b style="', "").replace("<b>error:", "")
+        assert tag not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
-    assert html.count("<tr>") == 2
+    assert html.count("<tr class=") == 1
     assert "ND401" in html
 
 

@@ -30,7 +30,7 @@ def line(finding: Finding, style: Style) -> str:
     where = shown(finding.location) if finding.location else finding.node_id.removesuffix(f"::{finding.code}")
     count = f" [{len(finding.modules)} modules]" if len(finding.modules) > 1 else ""
     code = style.paint(finding.code, "bold", LOOKS[finding.severity])
-    return f"{style.clean(where)}: {code} {finding.name}: {style.clean(finding.message)}{count}"
+    return f"{style.clean(where)}: {code} {style.clean(finding.name)}: {style.clean(finding.message)}{count}"
 
 
 FORMAT = Format("concise", render)

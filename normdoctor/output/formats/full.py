@@ -61,7 +61,7 @@ def block(finding: Finding, style: Style, *, several: bool = False) -> list[str]
     """Write one finding; with `several` targets, it names its own."""
     look = LOOKS[finding.severity]
     title = style.paint(f"{finding.severity}[{finding.code}]", "bold", look)
-    lines = [f"{title} {style.paint(f'{finding.name}:', 'bold')} {style.clean(finding.message)}"]
+    lines = [f"{title} {style.paint(f'{style.clean(finding.name)}:', 'bold')} {style.clean(finding.message)}"]
     if finding.location is not None:
         source = excerpt(finding.location, finding.related, style, look)
         indent = " " * (len(source[1]) - len(source[1].lstrip())) if len(source) > 1 else "   "

@@ -41,7 +41,7 @@ def _paragraph(name: str, findings: list[Finding], style: Style) -> list[str]:
     for place, finding in zip(places, findings, strict=True):
         count = f" [{len(finding.modules)} modules]" if len(finding.modules) > 1 else ""
         code = style.paint(finding.code, "bold", LOOKS[finding.severity])
-        text = f"{code} {finding.name}: {style.clean(finding.message)}{count}"
+        text = f"{code} {style.clean(finding.name)}: {style.clean(finding.message)}{count}"
         lines.append(f"  {place:<{width}}  {text}")
     return lines
 

@@ -70,7 +70,7 @@ def _properties(suite: ET.Element, target: str, report: Report, style: Style) ->
     }
     holder = ET.SubElement(suite, "properties")
     for key, value in found.items():
-        ET.SubElement(holder, "property", name=key, value=_xml(value, style))
+        ET.SubElement(holder, "property", name=_xml(key, style), value=_xml(value, style))
 
 
 def _case(
@@ -80,7 +80,7 @@ def _case(
         suite,
         "testcase",
         classname=_xml(node_id(result.target) or "normdoctor", style),
-        name=f"{result.code} {result.name}",
+        name=_xml(f"{result.code} {result.name}", style),
         time="0",
     )
     failing = at_least(findings, report.fail_on)

@@ -49,7 +49,7 @@ def _cells(finding: Finding, style: Style, *, several: bool) -> list[str]:
     more = f" and {len(names) - MAX_MODULES} more" if len(names) > MAX_MODULES else ""
     where = _code(shown(finding.location), style) if finding.location else ""
     target = [_code(finding.target, style) if finding.target else ""] if several else []
-    rule = f"{finding.code} {finding.name}"
+    rule = f"{finding.code} {_plain(finding.name, style)}"
     modules = ", ".join(names[:MAX_MODULES]) + more
     return [str(finding.severity), rule, where, *target, _text(finding.message, style), modules]
 

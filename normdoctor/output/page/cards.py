@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from normdoctor.findings import Applicability, Finding
 from normdoctor.grouping import severest
 from normdoctor.output.charts import Chart
+from normdoctor.output.formats.full import APPLICABILITY
 from normdoctor.output.page.figures import Table, by_place, common
 from normdoctor.output.page.pictures import Picture, pictures
 from normdoctor.output.page.source import Excerpt, excerpts
@@ -17,11 +18,6 @@ from normdoctor.rules import find_rule
 
 #: Module paths that stand in a card; the others are folded away.
 MAX_MODULES = 6
-APPLICABILITY = {
-    Applicability.SAFE: "safe: the model computes the same",
-    Applicability.UNSAFE: "unsafe: it changes numbers, names or shapes",
-    Applicability.DISPLAY: "by hand",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +56,6 @@ def cards(findings: Sequence[Finding], charts: Sequence[Chart]) -> tuple[Card, .
 
 
 def _card(finding: Finding, key: str, about: Mapping[tuple[str, str], list[Chart]]) -> Card:
-    modules = tuple(path or "the model" for path in finding.modules)
     explained = find_rule(finding.code) is not None
     fix = finding.fix
     return Card(
@@ -68,8 +63,8 @@ def _card(finding: Finding, key: str, about: Mapping[tuple[str, str], list[Chart
         finding=finding,
         excerpts=excerpts(finding),
         nowhere=_nowhere(finding),
-        modules=modules[:MAX_MODULES],
-        rest=modules[MAX_MODULES:],
+        modules=finding.modules[:MAX_MODULES],
+        rest=finding.modules[MAX_MODULES:],
         fix=fix.title if fix else "",
         how=APPLICABILITY[fix.applicability] if fix else "",
         command=_command(finding),

@@ -84,9 +84,15 @@ def asset(name: str) -> str:
 
 def page(template: str, **content: Any) -> str:
     """A whole page, with its style sheet, its script and a policy that lets in nothing else."""
-    style, script = style_sheet(asset("page.css")), asset("page.js")
+    style, script = style_sheet(asset("parts.css") + asset("page.css")), asset("page.js")
     policy = POLICY.format(style=digest(style), script=digest(script))
     return fragment(template, style=Markup(style), script=Markup(script), policy=policy, **content)
+
+
+@cache
+def notebook_style() -> Markup:
+    """The style sheet of a fragment: all rules are about classes of ours; colours are the host's."""
+    return Markup(tidy(asset("parts.css") + asset("notebook.css")))
 
 
 def fragment(template: str, **content: Any) -> str:

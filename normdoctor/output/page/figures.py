@@ -99,7 +99,7 @@ def _listed(values: Sequence[Any]) -> str:
 
 def _is_number(cell: str) -> bool:
     try:
-        float(cell.replace(",", "") or 0)
+        float(cell.replace(",", "").removesuffix("%") or 0)
     except ValueError:
         return False
     return True

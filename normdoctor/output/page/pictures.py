@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -23,6 +24,11 @@ class Picture:
     drawing: Markup
     numbers: Table
     target: str
+
+
+def prefix_of(charts: Sequence[Chart]) -> str:
+    """Ids that no other output of a notebook has, unless it shows the same."""
+    return f"nd-{hashlib.sha256(repr(charts).encode('utf-8', 'backslashreplace')).hexdigest()[:10]}"
 
 
 def pictures(charts: Iterable[Chart], prefix: str) -> tuple[Picture, ...]:
