@@ -58,7 +58,7 @@ class Server(LanguageServer):
                 done = await run(words, job.folder, self.seconds)
             report = json.loads(done.stdout) if done.stdout else None
         except TimeoutError:
-            self.show(uri, {uri: [unchecked(f"it took more than {self.seconds:g} seconds")]})
+            self.show(uri, {uri: [unchecked(f"it took more than {self.seconds:g} s")]})
             return
         except (OSError, ValueError) as error:
             self.show(uri, {uri: [unchecked(str(error))]})
@@ -123,7 +123,7 @@ class Server(LanguageServer):
                     more = ["--unsafe-fixes"] if unsafe else []
                     done = await run([*words, *more, "--", *job.targets], job.folder, 2 * self.seconds)
             except TimeoutError:
-                reason = f"it took more than {2 * self.seconds:g} seconds"
+                reason = f"it took more than {2 * self.seconds:g} s"
             else:
                 if done.stdout:
                     return types.WorkspaceEdit(changes=edits_of(done.stdout, job.folder))
