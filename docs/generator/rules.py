@@ -155,7 +155,7 @@ def _linked(rule: type[Rule], body: str) -> str:
             return f"<{word}>"
         return f"[{word}]({names[word]}.md)" if word in names else word
 
-    pieces = re.split(r"(^```.*?^```$|`[^`\n]+`|^#.*$)", body, flags=re.MULTILINE | re.DOTALL)
+    pieces = re.split(r"(^```.*?^```$|`[^`\n]+`|^#[^\n]*$)", body, flags=re.MULTILINE | re.DOTALL)
     for number in range(0, len(pieces), 2):
         pieces[number] = re.sub(r"\bND\d{3}\b|https?://[^\s,;)]+(?<![.])", link, pieces[number])
     return "".join(pieces)
