@@ -27,10 +27,11 @@ def pack(records: Sequence[Record]) -> bytes:
 
     Lone surrogates, which names of files may hold and no encoding takes, are written out.
     """
+    plain = msgspec.to_builtins(records, str_keys=True, enc_hook=repr)
     try:
-        return msgspec.msgpack.encode(records, enc_hook=repr)
+        return msgspec.msgpack.encode(plain)
     except UnicodeEncodeError:
-        return msgspec.msgpack.encode(_spoken(msgspec.to_builtins(records, enc_hook=repr)))
+        return msgspec.msgpack.encode(_spoken(plain))
 
 
 def unpack(sent: bytes) -> list[Record]:

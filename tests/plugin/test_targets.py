@@ -80,12 +80,12 @@ models/stub\\x1bborn.py::Net::ND101 SKIPPED
 models/stub\\x1bborn.py::Net::ND202 FAILED
 """
 BLOCKS = (
-    ["*_ sick::ND202 _*", "nets.py:16:9: ND202 *", "  modules: 1", "  * fix: Set momentum=0.01 *", "*explain ND202"],
+    ["*_ sick::ND202 _*", "nets.py:16:9: ND202 *", "  modules: 1", "  * fix: Set momentum=0.01 *", "*ND202"],
     ["*ERROR at setup of model::examination*", "error: *no_such_library*"],
     ["*ERROR at setup of Net::examination*", "error: *not today \\x1b*"],
     ["SKIPPED*not examined, see broken.py::model::examination"],
     ["SKIPPED*it needs measurements on data: units"],
-    ["normdoctor: 3 errors, 3 info in 4 models (*fixable), 2 not examined", "*report written to out/report.json"],
+    ["normdoctor: 3 errors, 3 info in 4 models (*fixable), 2 not examined", "*written to out/report.json"],
 )  # fmt: skip
 
 
@@ -95,11 +95,17 @@ def project(pytester):
     pytester.makepyfile(nets=NETS, two=TWO, broken=BROKEN, test_it="def test_it(): pass")
     pytester.mkdir("models").joinpath("stub\x1bborn.py").write_text(STUBBORN)
 
-    def configure(*targets, more=""):
-        pytester.makepyprojecttoml(CONFIG.format(targets=", ".join(targets)) + more)
+    def configure(*targets):
+        pytester.makepyprojecttoml(CONFIG.format(targets=", ".join(targets)))
         return pytester
 
     return configure
+
+
+def with_baseline(project):
+    file = project.path / "pyproject.toml"
+    file.write_text(file.read_text().replace("select =", 'baseline = "known.json"\nselect ='))
+    return project
 
 
 def test_items_of_targets_and_one_report_of_all_workers(project):
@@ -131,29 +137,30 @@ def test_what_pytest_selects(project):
     project = project(SICK)
 
     def listed(*arguments):
-        result = project.runpytest_subprocess("--normdoctor", "--collect-only", "-q", *arguments)
+        result = project.runpytest_inprocess("--normdoctor", "--collect-only", "-q", *arguments)
         return {line for line in result.outlines if "::" in line}
 
-    conftest = (
-        "import sys\n\ndef pytest_unconfigure(config):\n    print('torch::' + str('torch' in sys.modules))\n"
-    )
-    project.makeconftest(conftest)
-    codes = ("examination", "ND101", "ND201", "ND202", "ND601")
-    every = {f"nets.py::sick::{code}" for code in codes}
-    # The names are known without torch.
-    assert listed("nets.py") == every | {"torch::False"}
-    project.makeconftest("")
+    every = {f"nets.py::sick::{code}" for code in ("examination", "ND101", "ND201", "ND202", "ND601")}
+    assert listed("nets.py") == every
     assert listed("nets.py::sick::ND101", "test_it.py") == {"nets.py::sick::ND101", "test_it.py::test_it"}
     assert listed("-k", "batchnorm-momentum and sick") == {"nets.py::sick::ND202"}
     assert listed("-k", "sick", "--deselect=nets.py::sick::ND101") == every - {"nets.py::sick::ND101"}
     result = project.runpytest_subprocess("--normdoctor", "nets.py::sick", "-q")
     result.assert_outcomes(passed=3, failed=1, skipped=1)
     assert listed("--lf") == {"nets.py::sick::ND202"}
-    result = project.runpytest_subprocess("--normdoctor", "nets.py::sick::ND20")
+    result = project.runpytest_inprocess("--normdoctor", "nets.py::sick::ND20")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(
-        ["ERROR: no item of normdoctor is called nets.py::sick::ND20", "*`nets.py*ND202`*"]
+    lines = ["ERROR: no item of normdoctor is called nets.py::sick::ND20", "*`nets.py*ND202`*"]
+    result.stderr.fnmatch_lines(lines)
+
+
+def test_names_are_known_without_torch(project):
+    project = project(SICK)
+    project.makeconftest(
+        "import sys\n\ndef pytest_unconfigure(config):\n    print('torch', 'torch' in sys.modules)\n"
     )
+    result = project.runpytest_subprocess("--normdoctor", "--collect-only", "-q")
+    result.stdout.fnmatch_lines(["nets.py::sick::ND101", "*torch False"])
 
 
 def test_a_model_that_is_not_examined_never_passes_in_silence(project):
@@ -164,11 +171,7 @@ def test_a_model_that_is_not_examined_never_passes_in_silence(project):
 
 def test_the_baseline_of_two_workers_is_that_of_the_command_line(project):
     pytest.importorskip("xdist")
-    project = project(SICK, BOTH)
-    text = (project.path / "pyproject.toml").read_text()
-    (project.path / "pyproject.toml").write_text(
-        text.replace("select =", 'baseline = "known.json"\nselect =')
-    )
+    project = with_baseline(project(SICK, BOTH))
     command = [sys.executable, "-c", "from normdoctor.cli import main; main()", "check", "--write-baseline"]
     done = subprocess.run(command, cwd=project.path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -177,8 +180,8 @@ def test_the_baseline_of_two_workers_is_that_of_the_command_line(project):
     known.unlink()
     result = project.runpytest_subprocess("--normdoctor", "--normdoctor-update-baseline", "-n", "2")
     assert result.ret == 0
-    line = "normdoctor: no findings in 3 models (*), 4 known"
-    result.stdout.fnmatch_lines([line, "normdoctor: 4 known findings written to known.json."])
+    line = "normdoctor: no findings in 3 models (*), 5 known"
+    result.stdout.fnmatch_lines([line, "normdoctor: 5 known findings written to known.json."])
     assert known.read_bytes() == expected
     # With fewer rules, what is known of the others stays.
     update = ("--normdoctor", "--normdoctor-update-baseline", "-k", "ND202")
@@ -188,13 +191,9 @@ def test_the_baseline_of_two_workers_is_that_of_the_command_line(project):
 
 
 def test_ctrl_c_in_an_examination(project):
-    project = project('"stop.py:model"')
+    project = with_baseline(project('"stop.py:model"'))
     stop = "import os, signal, torch\nos.kill(os.getpid(), signal.SIGINT)\nmodel = torch.nn.LayerNorm(8)\n"
     project.makepyfile(stop=stop)
-    text = (project.path / "pyproject.toml").read_text()
-    (project.path / "pyproject.toml").write_text(
-        text.replace("select =", 'baseline = "known.json"\nselect =')
-    )
     result = project.runpytest_subprocess("--normdoctor", "--normdoctor-update-baseline")
     assert result.ret == pytest.ExitCode.INTERRUPTED
     result.stdout.fnmatch_lines(["normdoctor: the run was interrupted: the baseline stays as it was"])
@@ -217,7 +216,7 @@ def test_mistakes_end_before_the_first_test(pytester):
     pytester.makepyfile(test_it="def test_it(): pass")
     for arguments, config, message in MISTAKES:
         pytester.makepyprojecttoml(f"[tool.pytest.ini_options]\n\n[tool.normdoctor]\n{config}\n")
-        result = pytester.runpytest_subprocess(*arguments)
+        result = pytester.runpytest_inprocess(*arguments)
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         result.stderr.fnmatch_lines([f"ERROR: {message}"])
         result.stdout.no_fnmatch_line("*1 passed*")
