@@ -153,7 +153,8 @@ class NormDoctorCallback:
     def _begin(self, trainer: Any, pl_module: Any, networks: Mapping[str, nn.Module]) -> None:
         name = type(pl_module).__name__
         named = {f"{name}.{path}" if path else name: one for path, one in networks.items()}
-        self._session.begin(named, trainer.optimizers)
+        wrapper = trainer.strategy.model  # of the whole LightningModule
+        self._session.begin(named, trainer.optimizers, getattr(wrapper, "broadcast_buffers", None))
 
     def _stop_looking(self) -> None:
         if self._called is not None:

@@ -65,8 +65,13 @@ class Session:
         self._losses: list[Tensor] = []
         self._joint: list[Facts] = []
 
-    def begin(self, models: Mapping[str, nn.Module], optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        """Watch these models, by the name that reports give them."""
+    def begin(
+        self,
+        models: Mapping[str, nn.Module],
+        optimizers: Sequence[torch.optim.Optimizer],
+        broadcasts: bool | None = None,
+    ) -> None:
+        """Watch these models, by the name that reports give them; for `broadcasts` see `Watch`."""
         first = _rank() == 0
         told_by: Any = "ignore" if not first else self._stop if self._stops else self.options.on_finding
         for name, model in models.items():
@@ -81,6 +86,8 @@ class Session:
                 sink=self._log(prefix) if first and self._logs else None,
             )
             made.facts_of.name = name
+            if broadcasts is not None:
+                made.broadcasts = broadcasts
             self.watches.append(self._stack.enter_context(made))
 
     def add_loss(self, loss: Any) -> None:

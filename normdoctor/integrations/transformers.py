@@ -17,6 +17,7 @@ from normdoctor.integrations.session import Options, Session
 from normdoctor.loading.wrappers import unwrapped
 from normdoctor.probing.hooks import Hook, in_backward
 from normdoctor.probing.monitor import BUDGET, OnFinding
+from normdoctor.probing.ranks import size
 from normdoctor.report import Report
 
 if TYPE_CHECKING:
@@ -98,13 +99,13 @@ class NormDoctorCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **known: Any) -> None:
         """Begin to watch."""
         self.close(InterruptedError("the last training was left"))
-        self._begin(known)
+        self._begin(args, known)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **known: Any) -> None:
         """Watch what is trained now: the model may have been wrapped or exchanged."""
         if unwrapped(known["model"]) is not self._model:
             self.close(InterruptedError("the model was exchanged"))
-            self._begin(known)
+            self._begin(args, known)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **known: Any) -> Any:
         """A step of the optimizer is over."""
@@ -119,13 +120,15 @@ class NormDoctorCallback(TrainerCallback):
         if self._print and state.is_world_process_zero and self._session.watches:
             print(self.report())
 
-    def _begin(self, known: dict[str, Any]) -> None:
+    def _begin(self, args: Any, known: dict[str, Any]) -> None:
         self._model = model = unwrapped(known["model"])
         self._session = Session(self._options)
         optimizer = known.get("optimizer")
         inner = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
         optimizers = [inner] if isinstance(inner, torch.optim.Optimizer) else []
-        self._session.begin({type(model).__name__: known["model"]}, optimizers)
+        # The Trainer hands its callbacks the model without DistributedDataParallel, whose default is True.
+        broadcasts = getattr(args, "ddp_broadcast_buffers", None) is not False if size() > 1 else None
+        self._session.begin({type(model).__name__: known["model"]}, optimizers, broadcasts)
         self._handle = model.register_forward_hook(Hook(self._note_loss))
 
     def _note_loss(self, module: nn.Module, args: Any, output: Any) -> None:

@@ -63,7 +63,8 @@ class Watch:
         log: Log | None,
     ) -> None:
         self.model = unwrapped(model)
-        self._wrapper = model
+        #: Does what wraps the model hand out the buffers of the first rank before each forward?
+        self.broadcasts: bool | None = getattr(model, "broadcast_buffers", None)
         self.every = every
         self.budget = budget
         self.steps = 0
@@ -200,7 +201,7 @@ class Watch:
             observer = self._earlier
         batches = gathered(self._forwards + self._observer.forwards)
         if sum(batches):
-            found |= everywhere(observer.collectors, self._gradients, self.model, self._wrapper)
+            found |= everywhere(observer.collectors, self._gradients, self.model, self.broadcasts)
             found["run"] = {"source": "watch", "batches": sum(batches), "ranks": len(batches)}
 
     def _new_observer(self) -> Observer:

@@ -130,7 +130,11 @@ def probe(
     if not all_ranks:
         return {**(observer.read() if observer.shown else {}), "run": run}
     run["ranks"] = len(tallies)
-    return {**ranks.across(observer.collectors), "ranks": ranks.replicas(inner, model), "run": run}
+    return {
+        **ranks.across(observer.collectors),
+        "ranks": ranks.replicas(inner, getattr(model, "broadcast_buffers", None)),
+        "run": run,
+    }
 
 
 class Tally(NamedTuple):

@@ -75,12 +75,12 @@ def together(work: Callable[[], T]) -> T:
 
 
 def everywhere(
-    collectors: Sequence[Collector], gradients: GradientCollector, model: nn.Module, wrapper: nn.Module
+    collectors: Sequence[Collector], gradients: GradientCollector, model: nn.Module, broadcasts: bool | None
 ) -> dict[str, dict[str, Any]]:
-    """The measurements of a watched training over all ranks; `wrapper` is what the user trains."""
+    """The measurements of a watched training over all ranks; for `broadcasts` see `replicas`."""
     found = across(collectors)
     found |= joined(gathered(share_of(gradients)))
-    found["ranks"] = replicas(model, wrapper)
+    found["ranks"] = replicas(model, broadcasts)
     return found
 
 
@@ -101,12 +101,12 @@ def across(collectors: Sequence[Collector]) -> dict[str, dict[str, Any]]:
     return {one.need: one.read(to_host(one.tensors()) if one.tensors() else []) for one in whole}
 
 
-def replicas(model: nn.Module, wrapper: nn.Module | None = None) -> dict[str, Any]:
+def replicas(model: nn.Module, broadcasts: bool | None = None) -> dict[str, Any]:
     """How far the parameters and buffers of norms differ between ranks, by name.
 
     `difference` is the largest difference of a value between two ranks, `largest` the largest value. Empty
-    where the ranks do not hold the same model: pipelines, shards. `wrapper` is what the user trains: of
-    DistributedDataParallel it is noted whether it broadcasts buffers in front of each forward.
+    where the ranks do not hold the same model: pipelines, shards. `broadcasts` is noted as it is: whether a
+    DistributedDataParallel hands out the buffers of the first rank before each forward.
     """
     named = list(_of_norms(model))
     layout = [(name, tuple(tensor.shape), str(tensor.dtype)) for name, _, _, tensor in named]
@@ -120,7 +120,6 @@ def replicas(model: nn.Module, wrapper: nn.Module | None = None) -> dict[str, An
     most, least = _extremes(torch.cat((clean, bad)), named[0][-1].device)
     (most, most_bad), (least, least_bad) = most.chunk(2), least.chunk(2)
     apart = (most - least).masked_fill(most_bad != least_bad, torch.inf)
-    broadcast = getattr(wrapper, "broadcast_buffers", None) if wrapper is not None else None
     found: dict[str, Any] = {}
     start = 0
     for order, (name, path, kind, tensor) in enumerate(named):
@@ -137,7 +136,7 @@ def replicas(model: nn.Module, wrapper: nn.Module | None = None) -> dict[str, An
             "ranks": size(),
             "difference": difference,
             "largest": largest,
-            "broadcast": broadcast,
+            "broadcast": broadcasts,
             "differs": difference > TOLERANCE * largest,
         }
     return found

@@ -70,7 +70,7 @@ report = w.report(all_ranks=True)
 found["codes"] = [[f.code, str(f.severity), f.modules[0]] for f in report.findings if f.code == "ND713"]
 
 def judged(model, wrapper=None):
-    figures = ranks.replicas(model, wrapper)
+    figures = ranks.replicas(model, getattr(wrapper, "broadcast_buffers", None))
     from normdoctor.facts import Facts
     from normdoctor.config import Settings
     from normdoctor.running import check_facts
