@@ -15,6 +15,7 @@ myst_heading_anchors = 4
 nitpicky = True
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_title = f"normdoctor {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]

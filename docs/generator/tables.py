@@ -18,17 +18,21 @@ from normdoctor.rewriting.conversions import all_conversions
 
 
 def keys() -> str:
-    """The keys of the configuration file."""
+    """The keys of the configuration file, and which of them are no options."""
     check = main.get_command(click.Context(main), "check")
     assert check is not None
     flags = {flag.removeprefix("--") for option in check.params for flag in option.opts}
-    flags |= {"inputs"} if "input" in flags else set()
-    rows = []
-    for name, kind, default, about in keys_of_file():
-        option = "`TARGET`" if name == "targets" else f"`--{'input' if name == 'inputs' else name}`"
-        given = "none" if default is None else code(json.dumps(default))
-        rows.append((code(name), kind, given, about, option if name in flags | {"targets"} else ""))
-    return table(("key", "type", "default", "means", "option"), rows)
+    known = keys_of_file()
+    rows = [
+        (code(name), about, kind, "none" if default is None else code(json.dumps(default)))
+        for name, kind, default, about in known
+    ]
+    without = [code(name) for name, *_ in known if name not in flags | {"targets", "inputs"}]
+    said = (
+        "On the command line, `targets` is `TARGET` and `inputs` is `--input`. "
+        f"{', '.join(without[:-1])} and {without[-1]} are no options; every other key is one of the same name."
+    )
+    return f"{table(('key', 'means', 'type', 'default'), rows)}\n\n{said}"
 
 
 def groups() -> str:
