@@ -11,7 +11,7 @@ from torch import nn
 
 import normdoctor
 from normdoctor.config import Settings
-from normdoctor.facts import Location
+from normdoctor.facts import Facts, Location
 from normdoctor.findings import Confidence, Finding, Severity
 from normdoctor.graph import Graph
 from normdoctor.running import check_facts
@@ -274,3 +274,29 @@ def test_they_cost_little():
     assert len(neighbourhoods(graph, findings)) == 100
     assert (activity_of(graph), gradients_of(graph.facts), running_stats(graph)) == ((), (), ())
     assert time.process_time() - start < 0.25
+
+
+def test_parameters_and_the_end_of_the_graph_are_left_out():
+    build = FactsBuilder()
+    scale = build.op("get_attr", shape=(8,), role="parameter")
+    x = build.input(4, 8)
+    hub = build.op("mul", x, scale, shape=(4, 8), scope="own")
+    graph = build.graph(build.op("relu", hub, shape=(4, 8)))
+    (found,) = neighbourhoods(graph, [finding("own")])
+    assert [one.kind for one in found.nodes] == ["input", "mul", "relu"]
+    assert (found.above, found.below) == (0, 0)
+
+
+@pytest.mark.parametrize("variance", [math.inf, 1e300, math.nan])
+def test_figures_of_a_file_may_be_anything(variance):
+    figures = {
+        "module": "bn", "kind": "batch_norm", "call": 0, "role": "norm", "units": 2, "observations": 8,
+        "batches": 2, "tracked": True, "training": False, "eps": 0.0, "momentum": 0.1,
+        "batches_tracked": None,
+        "mean": [0.0, 1.0], "variance": [1e-30, 1.0], "running_mean": [0.0, 0.0],
+        "running_var": [variance, 1.0], "batch_variance": [1e-30, 1.0],
+    }  # fmt: skip
+    (found,) = running_stats(Graph(Facts(target="x", measurements={"batch_norm": {"bn": figures}})))
+    assert found.worst_shift == 1.0
+    if variance == variance:  # noqa: PLR0124
+        assert found.worst_ratio_channel == 0
