@@ -243,7 +243,7 @@ def how_it_works() -> str:
         (460, row, 150, "facts", ("plain data,", "without torch"), "main"),
         (670, row, 170, "rules", ("pure functions with", "thresholds and sources"), "main"),
         (230, 216, 170, "measure", ("batches or a watched", "training loop"), "box"),
-        (460, 216, 150, "report", ("terminal, HTML, JSON,", "SARIF, pytest"), "box"),
+        (460, 216, 150, "report", ("terminal, HTML,", "JSON, SARIF, JUnit"), "box"),
         (670, 216, 170, "findings", ("line, figures, cure;", "fixes that are proved"), "main"),
     )
     for x, y, wide, name, lines, kind in boxes:
