@@ -111,12 +111,18 @@ def test_a_fault_is_told_with_its_layer_and_stops(doctor, bert, trainer, hooks):
     assert hooks(model) == 0
 
 
-def test_accumulated_batches_are_one_step(doctor, bert, trainer):
+def test_accumulated_batches_are_one_step_and_evaluation_is_none(hf, doctor, bert, trainer):
+    held = []
+
+    class Evaluated(hf.TrainerCallback):
+        def on_evaluate(self, args, state, control, **known):
+            held.append(len(callback._session._losses))
+
     callback = doctor(every=2)
-    trainer(bert(), callback, gradient_accumulation_steps=4).train()
+    trainer(bert(), callback, Evaluated(), gradient_accumulation_steps=4, eval_strategy="epoch").train()
     assert (seen(callback).steps, seen(callback).observed) == (4, 2)
     assert seen(callback).measurements()["modes"][":model"]["forwards"] == {"4": 4}
-    assert callback._session._losses == []
+    assert held == [0, 0]  # losses of an evaluation are not those of the next step
 
 
 def test_hooks_are_gone_after_an_exception(hf, doctor, bert, trainer, hooks):
