@@ -96,27 +96,26 @@ def _counted() -> str:
 
 
 def _header(rule: type[Rule], outputs: list[str]) -> str:
-    cells = {
-        "severity": str(rule.severity),
-        "confidence": str(rule.confidence),
-        "kind": _kind(rule),
-        "needs": ", ".join(REQUIRED[need] for need in sorted(rule.requires)) or "nothing",
-        "fix": _fix(rule, outputs),
-        "since": rule.since + (", in preview" if rule.preview else ""),
-    }
-    return table(list(cells), [list(cells.values())])
+    needs = ", ".join(REQUIRED[need] for need in sorted(rule.requires))
+    parts = [
+        f"**{str(rule.severity).capitalize()}**, confidence {rule.confidence}",
+        _kind(rule) + (f"; needs {needs}" if needs else ""),
+        f"Fix: {_fix(rule, outputs)}",
+        f"Since {rule.since}" + (", in preview" if rule.preview else ""),
+    ]
+    return ". ".join(parts) + "."
 
 
 def _kind(rule: type[Rule]) -> str:
     if rule.about_run:
-        return "about the run"
+        return "About the run"
     if RANKS in rule.needs:
-        return "measured on several ranks (`all_ranks=True`)"
+        return "Measured on several ranks (`all_ranks=True`)"
     watched = bool(rule.needs & WATCHED)
     assert watched == ("def train(watch)" in page_of(rule)), f"{rule.code}: how is it measured?"
     if watched:
-        return "measured in training (`normdoctor.watch`)"
-    return "measured on data (`--data`)" if rule.needs else "static"
+        return "Measured in training (`normdoctor.watch`)"
+    return "Measured on data (`--data`)" if rule.needs else "Static"
 
 
 def _fix(rule: type[Rule], outputs: list[str]) -> str:

@@ -30,7 +30,7 @@ def keys() -> str:
     without = [code(name) for name, *_ in known if name not in flags | {"targets", "inputs"}]
     said = (
         "On the command line, `targets` is `TARGET` and `inputs` is `--input`. "
-        f"{', '.join(without[:-1])} and {without[-1]} are no options; every other key is one of the same name."
+        f"{', '.join(without[:-1])} and {without[-1]} are no options; every other key is one of its name."
     )
     return f"{table(('key', 'means', 'type', 'default'), rows)}\n\n{said}"
 
