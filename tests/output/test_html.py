@@ -30,7 +30,7 @@ from normdoctor.views.norms import NormRow
 from normdoctor.views.profile import ProfilePoint
 
 GOLDEN = Path(__file__).parent / "golden"
-VOID = {"meta", "link", "input"}
+VOID = {"meta", "link", "input", "wbr"}
 
 
 def sibling(name):
@@ -262,11 +262,21 @@ def test_nobody_is_called_healthy():
 
 def test_the_columns_of_a_finding_are_marked():
     text = render(FORMATS.report(), "html")
-    assert '<mark class="nd-own">nn.BatchNorm2d(width)</mark>' in text or 'mark class="nd-own"' in text
-    line = (GOLDEN / "model.txt").read_text().splitlines()[8]
+    line = (GOLDEN / "model.txt").read_text(encoding="utf-8").splitlines()[8]
     marked = re.findall(r'<span class="nd-no">9</span>(.*)', text)[0]
     assert Page(f"<p>{marked}</p>").text == line.strip()
     assert f'<mark class="nd-own">{line[18:35]}</mark>' in marked
+
+
+def test_indentation_that_all_lines_share_is_left_out(tmp_path):
+    file = tmp_path / "deep.py"
+    file.write_text("\t\tx = a(\n\t\t\tb)\n    y\n", encoding="utf-8")
+    place, other = Location(str(file), 1, 7, 2, 6), Location(str(file), 2, 4, 2, 5)
+    finding = msgspec.structs.replace(one_of("a").findings[0], location=place, related=(("that", other),))
+    text = render(Report(findings=(finding,)), "html")
+    assert '<span class="nd-line">x = <mark class="nd-own">a(</mark></span>' in text
+    assert '<span class="nd-line">    <mark class="nd-own">b)</mark></span>' in text
+    assert '<span class="nd-said nd-also">    that</span>' in text
 
 
 #: What has broken pages and terminals elsewhere.
@@ -277,7 +287,7 @@ HOSTILE = (
     "{{ 1 }}", "{% raw %}", "javascript:", "=1+1", "a", "1", ".", ":", "/", " ", "\u00e9", "\U0001f600",
 )  # fmt: skip
 names = st.lists(st.sampled_from(HOSTILE), min_size=1, max_size=4).map("".join)
-few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @given(names)
@@ -286,7 +296,7 @@ def test_names_are_text(name):
     known = Page(render(one_of("name"), "html"))
     page = Page(render(one_of(name), "html"))
     sound(page)
-    assert page.kinds <= known.kinds
+    assert page.kinds <= known.kinds | {("wbr",)}
     assert page.content == known.content
     shown = Style().clean(name).replace("\t", " ")
     assert " ".join(shown.split()) in page.text

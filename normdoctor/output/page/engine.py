@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -46,6 +47,12 @@ def prose(text: str) -> Markup:
     return Markup("").join(parts)
 
 
+def breakable(text: str) -> Markup:
+    """A name that may go on in the next line behind its dots and slashes."""
+    parts = re.findall(r"[^./:]*[./:]+|[^./:]+$", text)
+    return Markup("<wbr>").join(shown(part) for part in parts)
+
+
 def paragraphs(text: str) -> Markup:
     """A section of a rule's page as HTML: paragraphs, lists and code."""
     parts = []
@@ -71,7 +78,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    made.filters |= {"prose": prose, "paragraphs": paragraphs}
+    made.filters |= {"prose": prose, "breakable": breakable, "paragraphs": paragraphs}
     return made
 
 

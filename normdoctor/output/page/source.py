@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise, takewhile
 
 from normdoctor.findings import Finding
 from normdoctor.output.excerpt import MAX_WIDTH, Line, Mark, expand, lines_of, marks_of, span
@@ -51,29 +51,40 @@ def excerpts(finding: Finding) -> tuple[Excerpt, ...]:
 
 def _excerpt(file: str, marks: list[Mark]) -> Excerpt:
     rows: list[Row] = []
-    for line in lines_of(file, marks):
+    lines = lines_of(file, marks)
+    leads = [line.raw[: len(line.raw) - len(line.raw.lstrip())] for line in lines if line.raw.strip()]
+    indent = sum(1 for _ in takewhile(lambda chars: len(set(chars)) == 1, zip(*leads, strict=False)))
+    for line in lines:
         gap = bool(rows) and line.number > rows[-1].number + 1
-        rows.append(Row(line.number, _pieces(line), _notes(line), gap))
+        rows.append(Row(line.number, _pieces(line, indent), _notes(line, indent), gap))
     said = "" if rows else ", ".join(mark.label for mark in marks if mark.label)
     return Excerpt(shown(marks[0].place), tuple(rows), said)
 
 
-def _pieces(line: Line) -> tuple[Piece, ...]:
+def _pieces(line: Line, indent: int) -> tuple[Piece, ...]:
+    """The parts of a line, without the indentation that all of them share."""
     raw = line.raw.rstrip()
     spans = [(*span(mark, line), "own" if mark.primary else "also") for mark in line.marks]
     end = min(len(raw), MAX_WIDTH)
-    cuts = sorted({0, end, *(min(max(cut, 0), end) for start, stop, _ in spans for cut in (start, stop))})
+    left = min(indent, end)
+    cuts = sorted(
+        {left, end, *(min(max(cut, left), end) for start, stop, _ in spans for cut in (start, stop))}
+    )
+    marked = [
+        (start, stop, {mark for low, high, mark in spans if low <= start and stop <= high})
+        for start, stop in pairwise(cuts)
+    ]
     found = []
-    for start, stop in pairwise(cuts):
-        around = [mark for low, high, mark in spans if low <= start and stop <= high]
-        found.append(Piece(expand(raw[start:stop]), "own" if "own" in around else "also" if around else ""))
+    for name, parts in groupby(marked, lambda one: "own" if "own" in one[2] else "also" if one[2] else ""):
+        ends = [cut for start, stop, _ in parts for cut in (start, stop)]
+        found.append(Piece(expand(raw[ends[0] : ends[-1]]), name))
     return (*found, Piece(" ...")) if len(raw) > end else tuple(found)
 
 
-def _notes(line: Line) -> tuple[tuple[str, Piece], ...]:
+def _notes(line: Line, indent: int) -> tuple[tuple[str, Piece], ...]:
     return tuple(
         (
-            " " * min(len(_STYLE.clean(expand(line.raw[: span(mark, line)[0]]))), MAX_WIDTH),
+            " " * min(len(_STYLE.clean(expand(line.raw[indent : span(mark, line)[0]]))), MAX_WIDTH),
             Piece(mark.label, "own" if mark.primary else "also"),
         )
         for mark in line.marks
