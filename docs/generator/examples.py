@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import tempfile
+import warnings
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -26,7 +27,12 @@ OPTIONS = ("loss", "data", "reference")
 
 def shown(rule: type[Rule], source: str) -> str:
     """What normdoctor prints about an example, in a fence, with what was done for it."""
-    with tempfile.TemporaryDirectory(prefix="normdoctor-") as folder, contextlib.chdir(folder):
+    with (
+        tempfile.TemporaryDirectory(prefix="normdoctor-") as folder,
+        contextlib.chdir(folder),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # torch's own, with paths of this machine
         Path(FILE).write_text(source, encoding="utf-8")
         if re.search(r"^def train\(watch\)", source, re.MULTILINE):
             return _watched(rule, source)
