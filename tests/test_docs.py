@@ -17,7 +17,17 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 #: Options of other programs.
-FOREIGN = {"--noqa", "--nproc-per-node", "--hook-type", "--lf", "--forked", "--junitxml", "--strict-markers"}
+FOREIGN = {
+    "--noqa",
+    "--nproc-per-node",
+    "--hook-type",
+    "--lf",
+    "--forked",
+    "--junitxml",
+    "--strict-markers",
+    "--deselect",
+    "--dist",
+}
 
 
 def reference(name):

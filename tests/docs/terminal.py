@@ -14,6 +14,7 @@ import tomllib
 import warnings
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from normdoctor.cli import main
@@ -36,8 +37,9 @@ SHELL = re.compile(r"[|<>&;$`]")
 class Terminal:
     """A folder in which the commands of one page are run, one after another."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, pytester: pytest.Pytester | None = None) -> None:
         self.folder = folder
+        self.pytester = pytester
         self.code = 0
 
     def run(self, text: str) -> list[tuple[str, str, str]]:
@@ -59,6 +61,8 @@ class Terminal:
             return ""
         if words[0] == "normdoctor" and not SHELL.search(_unquoted(command)):
             return self._own(words[1:])
+        if words[0] == "pytest" and self.pytester is not None and not SHELL.search(_unquoted(command)):
+            return self._pytest(words[1:])
         if words[0] == "python" and len(words) == 2 and (self.folder / words[1]).parent == self.folder:
             return self._script(self.folder / words[1])
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -95,6 +99,12 @@ class Terminal:
         with contextlib.chdir(self.folder), contextlib.redirect_stdout(out):
             runpy.run_path(str(file), run_name="__main__")
         self.code = 0
+        return out.getvalue()
+
+    def _pytest(self, words: list[str]) -> str:
+        assert self.pytester is not None
+        with contextlib.chdir(self.folder), contextlib.redirect_stdout(io.StringIO()) as out:
+            self.code = self.pytester.inline_run("-p", "no:randomly", "-p", "no:cacheprovider", *words).ret
         return out.getvalue()
 
     def _install(self, words: list[str]) -> None:

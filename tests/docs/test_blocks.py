@@ -44,6 +44,8 @@ from .pages import ROOT, Block, blocks, pages
 from .terminal import Terminal, alike, declare, near
 
 UPDATE = bool(os.environ.get("NORMDOCTOR_UPDATE"))
+pytest_plugins = ["pytester"]
+
 WORLD = Path(__file__).parent / "world"
 #: Directives of MyST: their content is Markdown, or a list of pages.
 DIRECTIVE = re.compile(r"\{[\w-]+\}.*")
@@ -53,14 +55,15 @@ NOT_RUN: dict[tuple[str, str], str] = {}
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
-def test_blocks(page, tmp_path, monkeypatch):
+def test_blocks(page, tmp_path, monkeypatch, pytester):
     for file in WORLD.glob("*.py"):
         shutil.copy(file, tmp_path)
     shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     torch.save(runpy.run_path(str(WORLD / "model.py"))["net"].state_dict(), tmp_path / "checkpoint.pt")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    visit = Visit(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")  # for a pytest in this process
+    visit = Visit(tmp_path, pytester)
     for block in blocks(page):
         try:
             visit.see(block)
@@ -100,9 +103,9 @@ def _own_rules_only():
 class Visit:
     """One page, read from its beginning to its end, in one folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, pytester: pytest.Pytester | None = None) -> None:
         self.folder = folder
-        self.terminal = Terminal(folder)
+        self.terminal = Terminal(folder, pytester)
         self.printed: str | None = None
 
     def see(self, block: Block) -> None:
