@@ -36,6 +36,9 @@ class Doctor:
     def __init__(self, state: State) -> None:
         self._state = state
 
+    def __repr__(self) -> str:
+        return "<normdoctor>"
+
     def check(self, model: Any, inputs: Any = None, **options: Any) -> Report:
         """Check a model as `normdoctor.check` does, whatever it finds; it is left as it was.
 
