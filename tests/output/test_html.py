@@ -206,6 +206,16 @@ def test_pages_are_sound(which):
     assert all(later <= earlier + 1 for earlier, later in steps)
 
 
+def test_the_example_of_the_documentation():
+    file = Path(__file__).parents[2] / "docs" / "_static" / "example-report.html"
+    if not file.exists():
+        pytest.skip("the documentation is not here")
+    text = file.read_text(encoding="utf-8")
+    sound(Page(text))
+    assert "examples/faulty_net.py:model" in text
+    assert len(text) < 400 * 2**10
+
+
 @pytest.mark.parametrize("which", REPORTS)
 def test_pages_in_ascii_say_the_same(which):
     plain, short = (Page(render(REPORTS[which](), "html", Style(unicode=known))) for known in (True, False))
