@@ -286,6 +286,9 @@ def fix_source(source: str, *codes: str, unsafe: bool = True) -> tuple[str, Outc
     """Fix a model file that is given as text, as `--fix --unsafe-fixes --select CODES` does."""
     from normdoctor.config import Settings
     from normdoctor.findings import Confidence
+    from normdoctor.fixing import demand_libcst
+
+    demand_libcst()
     from normdoctor.fixing.fixer import fix_targets
 
     with tempfile.TemporaryDirectory(prefix="normdoctor-") as folder, contextlib.chdir(folder):

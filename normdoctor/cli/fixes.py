@@ -81,6 +81,9 @@ def apply_fixes(
     specs: tuple[str, ...], settings: Settings, options: FixOptions, reporter: Reporter
 ) -> Outcome:
     """Fix what the targets offer."""
+    from normdoctor.fixing import demand_libcst
+
+    demand_libcst()
     from normdoctor.fixing.fixer import fix_targets
 
     return fix_targets(

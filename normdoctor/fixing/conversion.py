@@ -12,7 +12,7 @@ from normdoctor.config import Settings
 from normdoctor.errors import RewriteError
 from normdoctor.findings import Confidence, Edit, Finding, Fix, Severity
 from normdoctor.fixing.convertsites import Decision, decide
-from normdoctor.fixing.fixer import demand_libcst, named_files
+from normdoctor.fixing.fixer import named_files
 from normdoctor.fixing.looking import Look, look
 from normdoctor.fixing.proof import difference, measured
 from normdoctor.fixing.recipes import EXACT
@@ -54,10 +54,9 @@ def convert_targets(
     """Convert the norms in the source of targets; see `normdoctor.fixing.recipes.TARGETS` for `to`.
 
     Raises:
-        UsageError: libcst is not installed, or a file cannot be written.
+        UsageError: A file cannot be written.
         RewriteError: The converted model does not run.
     """
-    demand_libcst()
     workspace = Workspace(roots_of(settings.root, named_files(specs)))
     with contextlib.closing(workspace):
         base = look(specs, replace(settings, exitfirst=False), workspace)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from normdoctor.config import Settings
-from normdoctor.errors import NormDoctorError, UsageError
+from normdoctor.errors import NormDoctorError
 from normdoctor.facts import Facts
 from normdoctor.findings import Applicability, Finding
 from normdoctor.fixing.case import Case
@@ -76,23 +76,11 @@ def fix_targets(
         on_result: Called with each result of the first check.
 
     Raises:
-        UsageError: libcst is not installed, or a file cannot be written.
+        UsageError: A file cannot be written.
     """
-    demand_libcst()
     fixer = _Fixer(tuple(specs), replace(settings, exitfirst=False), unsafe, wanted)
     with contextlib.closing(fixer.workspace):
         return fixer.run(write, on_result)
-
-
-def demand_libcst() -> None:
-    """Raise UsageError where libcst is not installed."""
-    try:
-        import libcst  # noqa: F401
-    except ImportError as error:
-        raise UsageError(
-            "fixing source needs libcst, which is not installed",
-            hint="Install it with: pip install 'normdoctor[fix]'",
-        ) from error
 
 
 class _Fixer:

@@ -239,12 +239,21 @@ class TestRefusals:
             in result.stderr
         )
 
-    def test_without_libcst(self, cli, monkeypatch):
-        monkeypatch.setitem(sys.modules, "libcst", None)
-        result = cli("check", "model.py", "--fix", code=2)
-        assert "pip install 'normdoctor[fix]'" in result.stderr
-        assert result.stderr.count("libcst") == 1
-        cli("convert", "model.py", "--to", "group", code=2)
+
+def test_without_libcst(tmp_path):
+    """In a fresh interpreter: here, what imports libcst has been imported already."""
+    (tmp_path / "model.py").write_text(MODEL)
+    code = (
+        "import sys; from click.testing import CliRunner; from normdoctor.cli import main\n"
+        "sys.modules['libcst'] = None\n"
+        "for args in (['check', '--fix'], ['check', '--diff'], ['convert', '--to', 'group']):\n"
+        "    result = CliRunner().invoke(main, [args[0], 'model.py', *args[1:], '--isolated'])\n"
+        "    assert result.exit_code == 2, result.output\n"
+        "    assert \"pip install 'normdoctor[fix]'\" in result.stderr, result.stderr\n"
+        "    assert result.stderr.count('libcst') == 1 and 'internal' not in result.stderr"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
 
 
 def test_the_start_imports_neither_torch_nor_libcst():

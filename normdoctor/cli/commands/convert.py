@@ -69,6 +69,9 @@ def command(
         raise UsageError(f"--num-groups goes with --to group, not with --to {to}")
     style = make_style(color, quiet, verbose)
     specs, settings = make_settings(targets, config, isolated, **given)
+    from normdoctor.fixing import demand_libcst
+
+    demand_libcst()
     from normdoctor.fixing.conversion import convert_targets
 
     result = convert_targets(specs, settings, to, groups=num_groups, where=where, write=write)
