@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tomllib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,9 +38,8 @@ SHELL = re.compile(r"[|<>&;$`]")
 class Terminal:
     """A folder in which the commands of one page are run, one after another."""
 
-    def __init__(self, folder: Path, pytester: pytest.Pytester | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.pytester = pytester
         self.code = 0
 
     def run(self, text: str) -> list[tuple[str, str, str]]:
@@ -61,7 +61,7 @@ class Terminal:
             return ""
         if words[0] == "normdoctor" and not SHELL.search(_unquoted(command)):
             return self._own(words[1:])
-        if words[0] == "pytest" and self.pytester is not None and not SHELL.search(_unquoted(command)):
+        if words[0] == "pytest" and not SHELL.search(_unquoted(command)):
             return self._pytest(words[1:])
         if words[0] == "python" and len(words) == 2 and (self.folder / words[1]).parent == self.folder:
             return self._script(self.folder / words[1])
@@ -83,14 +83,9 @@ class Terminal:
         return done.stdout
 
     def _own(self, words: list[str]) -> str:
-        before = set(sys.modules)
-        with contextlib.chdir(self.folder), warnings.catch_warnings():
+        with self._own_modules(), contextlib.chdir(self.folder), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             result = CliRunner().invoke(main, words, env=ENVIRONMENT)
-        for name in set(sys.modules) - before:
-            file = getattr(sys.modules[name], "__file__", None) or ""
-            if file.startswith(str(self.folder)):
-                del sys.modules[name]
         self.code = result.exit_code
         return result.output
 
@@ -102,10 +97,23 @@ class Terminal:
         return out.getvalue()
 
     def _pytest(self, words: list[str]) -> str:
-        assert self.pytester is not None
-        with contextlib.chdir(self.folder), contextlib.redirect_stdout(io.StringIO()) as out:
-            self.code = self.pytester.inline_run("-p", "no:randomly", "-p", "no:cacheprovider", *words).ret
+        with (
+            self._own_modules(),
+            contextlib.chdir(self.folder),
+            contextlib.redirect_stdout(io.StringIO()) as out,
+        ):
+            self.code = int(pytest.main(["-p", "no:randomly", "-p", "no:cacheprovider", *words]))
         return out.getvalue()
+
+    @contextlib.contextmanager
+    def _own_modules(self) -> Iterator[None]:
+        """Let go of the modules of the folder: the next page has others of the same names."""
+        before = set(sys.modules)
+        yield
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None) or ""
+            if file.startswith(str(self.folder)):
+                del sys.modules[name]
 
     def _install(self, words: list[str]) -> None:
         """Check that an extra exists; `pip install -e .` declares the entry points of the folder.

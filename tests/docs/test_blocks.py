@@ -44,8 +44,6 @@ from .pages import ROOT, Block, blocks, pages
 from .terminal import Terminal, alike, declare, near
 
 UPDATE = bool(os.environ.get("NORMDOCTOR_UPDATE"))
-pytest_plugins = ["pytester"]
-
 WORLD = Path(__file__).parent / "world"
 #: Directives of MyST: their content is Markdown, or a list of pages.
 DIRECTIVE = re.compile(r"\{[\w-]+\}.*")
@@ -55,7 +53,7 @@ NOT_RUN: dict[tuple[str, str], str] = {}
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
-def test_blocks(page, tmp_path, monkeypatch, pytester):
+def test_blocks(page, tmp_path, monkeypatch):
     for file in WORLD.glob("*.py"):
         shutil.copy(file, tmp_path)
     shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__"))
@@ -63,7 +61,7 @@ def test_blocks(page, tmp_path, monkeypatch, pytester):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")  # for a pytest in this process
-    visit = Visit(tmp_path, pytester)
+    visit = Visit(tmp_path)
     for block in blocks(page):
         try:
             visit.see(block)
@@ -103,9 +101,9 @@ def _own_rules_only():
 class Visit:
     """One page, read from its beginning to its end, in one folder."""
 
-    def __init__(self, folder: Path, pytester: pytest.Pytester | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.terminal = Terminal(folder, pytester)
+        self.terminal = Terminal(folder)
         self.printed: str | None = None
 
     def see(self, block: Block) -> None:
