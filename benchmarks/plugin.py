@@ -25,6 +25,9 @@ def seconds(folder: Path, *more: str) -> tuple[float, float]:
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *more]
     # Other plugins would only add noise; this one is loaded by its entry point otherwise.
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    # Compiled files are kept, as those of an installation are, and leave the checkout alone.
+    environment |= {"PYTHONPYCACHEPREFIX": str(folder.parent / f"{folder.name}-compiled")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     started, used = time.perf_counter(), processor()
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     spent = time.perf_counter() - started, processor() - used
@@ -44,7 +47,8 @@ def measure(pairs: int) -> tuple[list[tuple[float, float]], list[tuple[float, fl
     with_it: list[tuple[float, float]] = []
     without: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = Path(name, "suite")
+        folder.mkdir()
         ways = ((with_it, ("-p", "normdoctor.pytest_plugin")), (without, ("-p", "no:normdoctor")))
         for _, more in ways:  # once for the caches of files
             seconds(folder, *more)
