@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -15,9 +16,7 @@ def test_generated_pages_are_up_to_date(monkeypatch):
     again = "run `python docs/generate.py`"
     gone = sorted(path.name for path in (DOCS / RULES).glob("*.md") if path not in made)
     assert gone == [], again
-    differing = [
-        str(path.relative_to(DOCS))
-        for path, text in made.items()
-        if not path.is_file() or path.read_text(encoding="utf-8") != text
-    ]
-    assert differing == [], again
+    for path, text in made.items():
+        old = path.read_text(encoding="utf-8") if path.is_file() else ""
+        lines = difflib.unified_diff(old.splitlines(), text.splitlines(), path.name, "generated", lineterm="")
+        assert old == text, f"{again}\n" + "\n".join(lines)
