@@ -19,7 +19,7 @@ codes.
 
 def page() -> str:
     """The page of all commands."""
-    context = click.Context(main, info_name="normdoctor", **main.context_settings)  # type: ignore[arg-type]
+    context = click.Context(main, info_name="normdoctor", **main.context_settings)
     parts = [NOTICE, "# Command line", INTRO.strip(), "## normdoctor", _text(main)]
     parts.append(_options(main, context))
     names = main.list_commands(context)
