@@ -307,5 +307,6 @@ def _recover(place: Place, tree: ast.Module, loaded: Loaded, error: BaseExceptio
         define_rest(tree, place.file, line, loaded.namespace, skipped)
     note = "the definitions after that line were run all the same"
     if skipped:
-        note += f" (skipped, because they failed too: lines {', '.join(skipped[:8])})"
+        what = "it failed too: line" if len(skipped) == 1 else "they failed too: lines"
+        note += f" (skipped, because {what} {', '.join(skipped[:8])})"
     loaded.notes.append(note)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
+import re
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +17,7 @@ from normdoctor.errors import TargetError, brief, kind_of, near
 from normdoctor.loading.building import arguments_for, call, cannot_build
 from normdoctor.loading.candidates import Candidate, Survey, built, instances, is_loss, looked_through
 from normdoctor.loading.importing import Loaded
+from normdoctor.loading.misspelt import misspelt
 from normdoctor.loading.soundness import demand_sound
 from normdoctor.loading.spec import Spec
 from normdoctor.loading.timelimit import time_limit
@@ -181,13 +185,26 @@ def _no_such_name(loaded: Loaded, spec: Spec, shown: str, stopped: str | None) -
     return TargetError(message, hint=hint)
 
 
+def _outermost(loaded: Loaded, failures: list[tuple[str, str]]) -> tuple[str, str]:
+    """The class or factory that no other one names in its source: likelier the model than a block of it."""
+    sources = {}
+    for name, _ in failures:
+        with contextlib.suppress(OSError, TypeError):
+            sources[name] = set(re.findall(r"\w+", inspect.getsource(loaded.namespace[name])))
+    free = [
+        one for one in failures if not any(one[0] in used for name, used in sources.items() if name != one[0])
+    ]
+    return (free or failures)[-1]
+
+
 def _nothing_found(loaded: Loaded, survey: Survey, shown: str, stopped: str | None) -> TargetError:
     """Say what was looked for, what was found, and what stood in the way."""
     if survey.failures:
-        name, reason = survey.failures[0]
         if stopped and loaded.missing:
             stopped += f"; not installed, so a placeholder stood in: {', '.join(loaded.missing)}"
+        name, reason = _outermost(loaded, survey.failures)
         listed = "; ".join(f"{name} ({reason})" for name, reason in survey.failures[:6])
+        listed += f"; and {len(survey.failures) - 6} more" if len(survey.failures) > 6 else ""
         if len(survey.failures) == 1 and reason.startswith("missing "):
             error = cannot_build(f"{shown}:{name}", tuple(reason[8:].split(", ")), shown)
             if stopped:
@@ -211,8 +228,13 @@ def _nothing_found(loaded: Loaded, survey: Survey, shown: str, stopped: str | No
     found = ", ".join(names[:12]) if names else "no name at all"
     hint = "Name a file that defines or builds an nn.Module."
     idle = [name for name in names if _lacks_forward(loaded.namespace[name])]
+    elsewhere = {name: kind for name, kind in loaded.namespace.items() if _defined_beside(loaded, kind)}
     if idle:
-        hint = f"{idle[0]} is an nn.Module without a forward."
+        slip = misspelt(loaded.namespace[name] for name in idle)
+        hint = slip or f"{idle[0]} is an nn.Module without a forward."
+    elif elsewhere:
+        name, kind = next(iter(elsewhere.items()))
+        hint = f"{name} is defined in {Path(inspect.getfile(kind)).name}: name that file."
     elif loaded.missing:
         hint = f"Not found, so a placeholder stood in: {', '.join(loaded.missing)}."
     losses = [
@@ -224,6 +246,16 @@ def _nothing_found(loaded: Loaded, survey: Survey, shown: str, stopped: str | No
         f"without arguments; found {found}{extra}",
         hint=hint,
     )
+
+
+def _defined_beside(loaded: Loaded, value: Any) -> bool:
+    """Is it a class of models that the file imports from a neighbour of its own?"""
+    if not (inspect.isclass(value) and issubclass(value, nn.Module)):
+        return False
+    with contextlib.suppress(OSError, TypeError):
+        file = Path(inspect.getfile(value))
+        return file != loaded.place.file and file.is_relative_to(loaded.place.file.parent)
+    return False
 
 
 def _lacks_forward(value: Any) -> bool:

@@ -17,9 +17,11 @@ from torch import nn
 
 from normdoctor.errors import TraceError
 from normdoctor.loading.example import ExampleInputs
+from normdoctor.loading.misspelt import misspelt
 from normdoctor.loading.state import inventory
 from normdoctor.tracing.inputs import random_tensor
 from normdoctor.tracing.recording import ForwardError, LossCall, Recording, record
+from normdoctor.tracing.tape import META_KEY
 
 MAX_TRIALS = 96
 MAX_REAL_TRIALS = 6  # with values, for forwards that ask for them
@@ -41,15 +43,23 @@ def infer(model: nn.Module, *, training: bool | None = None, loss: LossCall | No
     tried: list[str] = []
     first: TraceError | None = None
     undecided: list[ExampleInputs] = []
+    folded: Recording | None = None
     parts = inventory(model)
     for example in itertools.islice(candidates(model, names), MAX_TRIALS):
+        if folded is not None and not _is_image(example):
+            break
         try:
-            return record(model, example, parts=parts, carriers=("meta",), loss=loss, training=training)
+            found = record(model, example, parts=parts, carriers=("meta",), loss=loss, training=training)
+            if not _folds(found):
+                return found
+            folded = folded or found
         except ForwardError as error:
             first = first or error
             tried.append(example.note)
             if error.wanted:
                 undecided.append(example)
+    if folded is not None:
+        return folded
     for example in undecided[:MAX_REAL_TRIALS]:
         try:
             return record(model, example, parts=parts, loss=loss, training=training)
@@ -59,9 +69,26 @@ def infer(model: nn.Module, *, training: bool | None = None, loss: LossCall | No
     raise TraceError(
         f"no inputs were given, and none of {len(tried)} guesses runs (forward takes: {wanted}; "
         f"tried {'; '.join(tried[:3]) or 'nothing'}); {first.message if first else ''}",
-        hint="Give them: --input 8,3,224,224 or check(model, inputs=...), or define `example_inputs` "
+        hint=misspelt(type(module) for module in model.modules())
+        or "Give them: --input 8,3,224,224 or check(model, inputs=...), or define `example_inputs` "
         "beside the model.",
     )
+
+
+def _is_image(example: ExampleInputs) -> bool:
+    return len(example.args) == 1 and isinstance(example.args[0], torch.Tensor) and example.args[0].dim() == 4
+
+
+def _folds(recording: Recording) -> bool:
+    """Did an image of the wrong size pass for several samples, as `x.view(-1, 2048)` lets it?
+
+    Every output has more rows then than there are images.
+    """
+    if not _is_image(recording.example):
+        return False
+    results = (node.meta[META_KEY].result for node in recording.graph.output_node().all_input_nodes)
+    rows = [result.shape[0] if result.dim() else 0 for result in results if isinstance(result, torch.Tensor)]
+    return bool(rows) and all(count > BATCH for count in rows)
 
 
 def required_arguments(model: nn.Module) -> list[str]:
@@ -170,7 +197,9 @@ def _layer_shapes(module: nn.Module) -> Iterator[tuple[str, list[Shape]]]:
         sides = _IMAGES.get(module.in_channels, (32, 64, 56, 28, 14, 224, 16, 8))
         yield "conv2", [((BATCH, module.in_channels, s, s), real, 1) for s in sides]
     elif isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
-        yield "conv1", [((BATCH, module.in_channels, length), real, 1) for length in _LENGTHS]
+        series = [(BATCH, module.in_channels, length) for length in _LENGTHS]
+        series.append((BATCH, _LENGTHS[0], module.in_channels))  # for a forward that transposes
+        yield "conv1", [(shape, real, 1) for shape in series]
     elif isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
         volumes = ((16, 112, 112), (32, 32, 32), (64, 64, 64), (8, 32, 32), (16, 16, 16))
         yield "conv3", [((BATCH, module.in_channels, *volume), real, 1) for volume in volumes]

@@ -16,6 +16,7 @@ from torch import fx, nn
 from normdoctor.errors import TraceError, text_of
 from normdoctor.loading import frames
 from normdoctor.loading.example import ExampleInputs
+from normdoctor.loading.misspelt import misspelt
 from normdoctor.loading.state import Inventory, inventory, updated_attributes
 from normdoctor.output.paths import shown_path
 from normdoctor.tracing.carrier import Carrier, Stand, borrowed, lent
@@ -138,6 +139,8 @@ def _hint(model: nn.Module, failure: BaseException, what: str) -> str:
     """What to look at; with the arguments of the forward where the error may be about them."""
     if what == "loss":
         return "Check the loss and its labels (labels=...); the model itself ran."
+    if slip := misspelt(type(module) for module in model.modules()):
+        return slip
     hint = "Check the inputs: --input 8,3,224,224 or check(model, inputs=...)."
     if isinstance(failure, TypeError):
         with contextlib.suppress(TypeError, ValueError):

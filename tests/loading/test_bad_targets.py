@@ -51,6 +51,29 @@ class A(nn.Module):
 class B(A):
     pass
 """,
+    "parts_need.py": """
+import torch.nn as nn
+class Block(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+    def forward(self, x):
+        return x
+class Whole(nn.Module):
+    def __init__(self, depth):
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(8) for _ in range(depth))
+    def forward(self, x):
+        return x
+class Head(nn.Module):
+    def __init__(self, whole):
+        super().__init__()
+    def forward(self, x):
+        return x
+def build(width):
+    return Head(Whole(width))
+""",
+    "slips.py": "from torch import nn\nclass Net(nn.Module):\n    def foward(self, x):\n        return x\n",
+    "trains.py": "from needs import Wide\nif __name__ == '__main__':\n    net = Wide(3, 4)\n",
     "syntax.py": "import torch\n\ndef f(:\n    pass\n",
     "nothing.py": "import torch\nimport torch.nn as nn\nbatch_size = 4\ncriterion = nn.CrossEntropyLoss()\n",
     "empty.py": "",
@@ -103,6 +126,9 @@ TABLE: list[tuple[str, list[str], list[str]]] = [
     ("model.py::Net::nd", ["expected the code of a rule", "`nd`"], ["model.py::Net::ND101"]),
     ("needs.py", ["needs.py:Wide cannot be built", "`width`, `depth`"], ["needs.py:Wide(width=...)"]),
     ("two_need.py", ["no model that can be built", "A (missing width)", "B (missing width)"], ["factory"]),
+    ("parts_need.py", ["Block (missing width)", "Whole (missing depth)"], ["parts_need.py:build(...)"]),
+    ("slips.py", ["no model in slips.py"], ["Net defines `foward`", "`forward`"]),
+    ("trains.py", ["no model in trains.py", "Wide"], ["Wide is defined in needs.py"]),
     ("syntax.py", ["syntax error", "syntax.py:3"], ["def f(:"]),
     ("nothing.py", ["no model in nothing.py", "batch_size", "a loss is not a model"], ["nn.Module"]),
     ("empty.py", ["no model in empty.py", "no name at all"], []),

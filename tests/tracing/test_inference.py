@@ -67,6 +67,40 @@ class Actor(nn.Module):
         return torch.tanh(self.out(torch.relu(self.norm(self.layers[1](hidden)))))
 
 
+class Folding(nn.Module):
+    """Written for 32 x 32: `view(-1, ...)` takes 224 x 224 as well, and makes 98 rows of two images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.pool = nn.Conv2d(3, 32, 3, padding=1), nn.MaxPool2d(4)
+        self.out = nn.Linear(32 * 64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.pool(self.conv(x)).view(-1, 32 * 64))
+
+
+class Patches(nn.Module):
+    """Gives several rows for each image, whatever its size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.out = nn.Conv2d(3, 16, 8, 8), nn.Linear(16, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.conv(x).permute(0, 2, 3, 1).reshape(-1, 16))
+
+
+class Series(nn.Module):
+    """Takes (batch, time, feature) and transposes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.out = nn.Conv1d(4, 8, 3), nn.Linear(8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.relu(self.conv(x.permute(0, 2, 1)))[:, :, -1])
+
+
 @pytest.mark.parametrize(
     ("model", "shapes", "carrier"),
     [
@@ -74,6 +108,9 @@ class Actor(nn.Module):
         (Routed, [(2, 16)], "real"),
         (Masked, [(2, 8)], "real"),
         (Actor, [(2, 17)], "meta"),
+        (Folding, [(2, 3, 32, 32)], "meta"),
+        (Patches, [(2, 3, 224, 224)], "meta"),
+        (Series, [(2, 128, 4)], "meta"),
     ],
 )
 def test_inputs_are_found(model: type[nn.Module], shapes: list[tuple[int, ...]], carrier: str) -> None:
@@ -82,3 +119,37 @@ def test_inputs_are_found(model: type[nn.Module], shapes: list[tuple[int, ...]],
     (target,) = report.targets
     assert [one.tensor.shape for one in target.inputs] == shapes
     assert target.recorded == carrier
+
+
+class Slip(nn.Module):
+    def _init_(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x)
+
+
+class Inner(nn.Module):
+    def forword(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+class Outer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.inner = nn.Linear(4, 4), Inner()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(self.layer(x))
+
+
+@pytest.mark.parametrize(
+    ("model", "words"), [(Slip, ("`_init_`", "`__init__`")), (Outer, ("Inner", "`forword`", "`forward`"))]
+)
+@pytest.mark.parametrize("inputs", [None, torch.zeros(2, 4)])
+def test_a_misspelt_method_is_named(
+    model: type[nn.Module], words: tuple[str, ...], inputs: torch.Tensor | None
+) -> None:
+    (problem,) = check(model(), inputs=inputs).problems
+    assert all(word in problem.hint for word in words)
