@@ -1,6 +1,6 @@
 """Write the pages and tables of this folder that follow from the code: `python docs/generate.py`.
 
-`tests/test_generated.py` builds the same texts and fails where a file differs. `--check` writes nothing,
+`tests/docs/test_generated.py` builds the same texts and fails where a file differs. `--check` writes nothing,
 names what differs, and exits with 1 if there is anything.
 """
 
