@@ -315,6 +315,24 @@ def test_loss_that_is_not_finite(make):
     assert "the gradients of all" in finding.message
 
 
+def test_a_learning_rate_that_is_far_too_large_is_told():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=100.0)
+    x = torch.randn(512, 20)
+    y = (x[:, :3].sum(1) > 0).long()
+    with normdoctor.watch(model, optimizer, every=5, on_finding="ignore") as w:
+        for rows in torch.arange(512).split(32):
+            loss = F.cross_entropy(model(x[rows]), y[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            w.step(loss)
+    (finding,) = findings(w, "ND807")
+    assert "step 1 changed `4.weight` by" in finding.message
+    assert "lower the learning rate" in finding.help
+
+
 def test_a_step_that_the_scaler_skips_is_no_fault():
     torch.manual_seed(0)
     model = Sequential()

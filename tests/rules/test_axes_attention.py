@@ -226,6 +226,16 @@ class TestSoftmax:
 
         found = findings(run, linears((4, 4), (4, 4), (4, 4)), torch.randn(2, 5, 4))
         assert [one.confidence for one in found["ND309"]] == [Confidence.LOW]
+        assert "these are the queries" in found["ND309"][0].message
+
+    def test_head_axis(self):
+        def run(m, x):
+            q, k, v = (one(x).view(2, 5, 2, 4).transpose(1, 2) for one in m)
+            return ((q @ k.mT / 2).softmax(1) @ v).transpose(1, 2).reshape(2, 5, 8)
+
+        (one,) = findings(run, linears((8, 8), (8, 8), (8, 8)), torch.randn(2, 5, 8))["ND309"]
+        assert one.confidence is Confidence.MEDIUM
+        assert "heads" in one.message.rpartition(":")[2]
 
     @pytest.mark.parametrize(
         "run",

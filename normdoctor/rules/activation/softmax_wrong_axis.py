@@ -24,7 +24,8 @@ class SoftmaxWrongAxis(Rule):
     ## Why is this bad?
     The weights of a query should sum to one over the keys, so that its result is a mean of the values.
     Normalized over the queries, the weights of one query sum to anything between 0 and the number of
-    keys: the result grows with the length of the sequence.
+    keys: the result grows with the length of the sequence. Normalized over the heads, a key that a causal
+    mask hides from all of them is 0 / 0.
 
     ## Example
     ```python bad
@@ -65,7 +66,7 @@ class SoftmaxWrongAxis(Rule):
     ## When to ignore
     Where queries are meant to compete for keys. Weights that are normalized again along the keys
     (slot attention, external attention) are not reported. Confidence is low: competition is a design
-    that some use on purpose.
+    that some use on purpose; between heads it is medium.
 
     ## References
     - Vaswani et al. 2017, Attention is all you need, section 3.2.1.
@@ -94,14 +95,15 @@ class SoftmaxWrongAxis(Rule):
             place, last = _followed(graph, one, axis)
             if place is None or place == summed or last.shape[place] == 1:
                 continue
+            aside = place < len(last.shape) - 2 and one.product.kind == "matmul"
+            of = f" of {shown(node.axes, node.shape)}" if node.axes else ""
             yield self.finding(
                 graph,
-                f"{graph.named(node)} normalizes over axis {axis} of {shown(node.axes, node.shape)}, "
-                "but the product with the values sums over another one: these are the queries"
-                if node.axes
-                else f"{graph.named(node)} normalizes over axis {axis}, but the product with the values "
-                "sums over another one: these are the queries",
+                f"{graph.named(node)} normalizes over axis {axis}{of}, but the product with the values sums "
+                "over another one: "
+                + ("it is one of heads or batches" if aside else "these are the queries"),
                 node=node,
+                confidence=Confidence.MEDIUM if aside else Confidence.LOW,
                 evidence={"axis": axis, "summed": summed, "shape": list(node.shape)},
                 related=(("the product with the values", graph.where(one.product)),),
             )

@@ -21,7 +21,8 @@ class NonFiniteGradient(base.Rule):
     ## What it does
     Looks, in a watched training, for NaN and infinity in all gradients as the optimizer gets them, and names
     the layer nearest to the output that has one: the backward met the fault right behind it. Where no
-    gradient is finite, it tells since when the loss is not, and how large gradients were at the look before.
+    gradient is finite, it tells since when the loss is not, and how large gradients were at the look before,
+    or how far its step went.
     A step that `torch.amp.GradScaler` leaves out because of an overflow is none.
 
     ## Why is this bad?
@@ -99,9 +100,10 @@ class NonFiniteGradient(base.Rule):
     needs = frozenset({"gradients"})
 
     class Options(base.RuleOptions, frozen=True, kw_only=True):
-        """The norm of all gradients above which the look before explains it."""
+        """Above which norm of all gradients, or norm(update) / norm(weight), the look before explains it."""
 
         large: float = 1e6
+        change: float = 1.0
 
     def check(self, graph: Graph) -> Iterator[Finding]:
         """Find the first look with such gradients, and the layer where they begin."""
@@ -150,10 +152,17 @@ class NonFiniteGradient(base.Rule):
         return f"the loss is not either, since step {first}" if known else ""
 
     def _grown(self, graph: Graph, look: int) -> str:
-        """What the gradients were at the look before, where that is far too much."""
-        norms = [one.figures["norms"][look - 1] for one in trained(graph)] if look else []
-        size = math.hypot(*(norm for norm in norms if norm is not None))
-        if not size > self.options.large:
+        """What the gradients, or the step, were at the look before, where that is far too much."""
+        if not look:
             return ""
-        steps = next(one.figures["steps"] for one in trained(graph))
-        return f"; at step {steps[look - 1] + 1} their norm was {size:.2g}"
+        norms = [one.figures["norms"][look - 1] for one in trained(graph)]
+        step = next(one.figures["steps"] for one in trained(graph))[look - 1] + 1
+        size = math.hypot(*(norm for norm in norms if norm is not None))
+        if size > self.options.large:
+            return f"; at step {step} their norm was {size:.2g}"
+        updates = [one for one in trained(graph, "updates") if one.is_matrix]
+        changes = [(one.figures["ratios"][look - 1] or 0.0, one.name) for one in updates]
+        change, name = max(changes, default=(0.0, ""))
+        if not change > self.options.change:
+            return ""
+        return f"; step {step} changed `{name}` by {change:.2g} of its norm"

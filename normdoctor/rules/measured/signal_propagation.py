@@ -13,6 +13,12 @@ from normdoctor.rules import base
 from normdoctor.rules.signals import Signals, still
 from normdoctor.rules.sites import Site
 
+_AT_START = "Initialize with the gain of the activation (kaiming_normal_ for ReLU), or add norms."
+_WATCHED = (
+    "If it was so from the start, initialize with the gain of the activation (kaiming_normal_ for ReLU); "
+    "if it came with the training, lower the learning rate. Norms help with both."
+)
+
 
 class _Level(NamedTuple):
     """How a site's variance stands to that of its reference: in all, and between samples."""
@@ -175,7 +181,7 @@ class SignalPropagation(base.Rule):
                 "batches": site.batches,
                 "source": site.source,
             },
-            help="Initialize with the gain of the activation (kaiming_normal_ for ReLU), or add norms.",
+            help=_WATCHED if site.source == "watch" else _AT_START,
         )
 
 
