@@ -128,6 +128,14 @@ class Doctor:
             NormDoctorError: There is no such rule, or nothing was checked yet.
         """
         __tracebackhide__ = True
+        for name, value in (("code", code), ("module", module)):
+            if not isinstance(value, str):
+                raise UsageError(
+                    f"expect(): {name} is {kind_of(value)}: expected a text",
+                    hint='For example normdoctor.expect("ND202", module="stem.*").',
+                )
+        if report is not None and not isinstance(report, Report):
+            raise UsageError(f"expect(): report is {kind_of(report)}: expected a report, as check() gives it")
         codes = parse_selector(code).codes
         if model is not None:
             report = self._checked(model, inputs, options)[0].report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,16 +36,33 @@ def collect(state: State, session: pytest.Session) -> list[pytest.Item]:
     assert plan is not None
     try:
         examinations = {spec: Examination(state, plan.settings, spec) for spec in plan.specs}
+        with _captured(session.config):
+            places = list(plan.places())
         nodes = [
             TargetNode.from_parent(
                 session, name=place.node, nodeid=place.node, place=place, examination=examinations[place.spec]
             )
-            for place in plan.places()
+            for place in places
         ]
     except NormDoctorError as error:
         raise pytest.UsageError(str(error)) from error
     plan.demand([f"{node.nodeid}::{code}" for node in nodes for code in node.rules()])
     return [item for node in nodes for item in session.genitems(node)]
+
+
+@contextmanager
+def _captured(config: pytest.Config) -> Iterator[None]:
+    """Keep what files print when they are imported from the output, as where pytest imports tests."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if capture is None:
+        yield
+        return
+    capture.resume_global_capture()
+    try:
+        yield
+    finally:
+        capture.suspend_global_capture()
+        capture.read_global_capture()
 
 
 class TargetNode(pytest.Collector):

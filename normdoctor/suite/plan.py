@@ -67,7 +67,8 @@ class Plan:
         for argument in self.config.args:
             file, colons, rest = str(argument).partition("::")
             head = self.head(file)
-            if head in heads and not self._is_tests(file):
+            # A folder may hold tests as well, and is what pytest takes where it is given nothing.
+            if head in heads and not self._is_tests(file) and not os.path.isdir(file):
                 self.asked.append(f"{head}{colons}{rest}")
             else:
                 left.append(argument)

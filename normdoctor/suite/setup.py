@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from normdoctor.errors import NormDoctorError, UsageError, near
+from normdoctor.baseline import Baseline
+from normdoctor.errors import NormDoctorError, UsageError, brief, near
 from normdoctor.output import format_names
 from normdoctor.report import plural
 
 if TYPE_CHECKING:
+    from normdoctor.config import Settings
     from normdoctor.suite.state import State
 
 #: The end of a file's name to the format that is written to it.
@@ -39,7 +41,7 @@ def _configure(state: State) -> None:
     settings = state.settings
     if not state.on_worker:
         for file in option.normdoctor_report:
-            _check_report(state.config.invocation_params.dir / file)
+            _check_report(state.config.invocation_params.dir / file, settings.baseline)
     if option.normdoctor_update_baseline:
         if not option.normdoctor:
             raise UsageError(
@@ -54,6 +56,8 @@ def _configure(state: State) -> None:
     if option.normdoctor:
         from normdoctor.suite.plan import Plan
 
+        if not state.on_worker:
+            _check_baseline(settings, option.normdoctor_update_baseline)
         state.plan = Plan(settings, state.config)
         state.plan.take_arguments()
 
@@ -70,18 +74,41 @@ def format_of(file: Path) -> str:
     return SUFFIXES[suffix.lower()]
 
 
-def _check_report(file: Path) -> None:
-    """Raise UsageError for a file that no report can be written to."""
+def _check_report(file: Path, baseline: Path | None) -> None:
+    """Raise UsageError for a file that no report can be written to, or that has to stay."""
     format_of(file)
-    there = file.exists()
     try:
+        real = file.resolve()
+        if real != file.absolute():
+            format_of(real)  # a link to source, or to the configuration
+        if baseline is not None and real == baseline.resolve():
+            raise UsageError(
+                f"--normdoctor-report and the baseline would be one file: {file}", hint="Name two files."
+            )
+        there = file.exists()
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("a", encoding="utf-8"):
             pass
         if not there:
             file.unlink()
-    except OSError as error:
-        raise UsageError(f"cannot write the report to {file}: {error.strerror}") from error
+    except (OSError, RuntimeError, ValueError) as error:  # links that go round, and names with NUL
+        raise UsageError(f"cannot write the report to {file}: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or brief(error)
+
+
+def _check_baseline(settings: Settings, update: bool) -> None:
+    """Raise an error for a baseline that cannot be used: once, and not for each item."""
+    if settings.baseline is None or (update and not settings.baseline.exists()):
+        return
+    if not settings.baseline.exists():
+        raise UsageError(
+            f"no such baseline: {settings.baseline}",
+            hint="pytest --normdoctor --normdoctor-update-baseline makes one.",
+        )
+    Baseline(settings.baseline, settings.root)
 
 
 def header(state: State) -> str:

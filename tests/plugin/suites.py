@@ -41,6 +41,7 @@ import unittest
 import pytest
 import torch
 from nets import dying, healthy, sick, small
+from normdoctor.errors import UsageError
 
 X = torch.randn(2, 3, 8, 8)
 V = torch.randn(600, 8)
@@ -177,9 +178,15 @@ def test_misspelt(normdoctor):
 
 def test_misspelt_option(normdoctor):
     normdoctor.check(healthy(), imputs=X)
+
+
+def test_expect_takes_texts(normdoctor):
+    for code, options in ((3, {}), (None, {}), ("ND101", {"module": []}), ("ND101", {"report": 3})):
+        with pytest.raises(UsageError, match="expected a (text|report)"):
+            normdoctor.expect(code, **options)
 """
 #: What SUITE comes to.
-OUTCOMES = {"passed": 13, "failed": 11, "skipped": 2}
+OUTCOMES = {"passed": 14, "failed": 11, "skipped": 2}
 
 #: Lines of the output of SUITE, in the order of its tests.
 LINES = {

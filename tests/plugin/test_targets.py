@@ -209,17 +209,38 @@ MISTAKES = (
     (("--normdoctor", "--normdoctor-update-baseline"), 'targets = ["a.py"]', "*needs to know the file*"),
     (("--normdoctor-update-baseline",), "", "*needs --normdoctor*"),
     (("--normdoctor",), 'target = ["a.py"]', "*did you mean `targets`*"),
+    (("--normdoctor-report=known.json",), 'baseline = "known.json"', "*the baseline would be one file*"),
+    (("--normdoctor-report=link.json",), "", "*test_it.py: expected a name that ends in*"),
+    (("--normdoctor-report=round.json",), "", "*cannot write the report to *"),
+    (("--normdoctor",), 'targets = ["a.py"]\nbaseline = "none.json"', "no such baseline: none.json"),
+    (("--normdoctor",), 'targets = ["a.py"]\nbaseline = "known.json"', "known.json is not a baseline*"),
 )
 
 
 def test_mistakes_end_before_the_first_test(pytester):
     pytester.makepyfile(test_it="def test_it(): pass")
+    pytester.path.joinpath("known.json").write_text("kept")
+    pytester.path.joinpath("link.json").symlink_to("test_it.py")
+    pytester.path.joinpath("round.json").symlink_to("round.json")
     for arguments, config, message in MISTAKES:
         pytester.makepyprojecttoml(f"[tool.pytest.ini_options]\n\n[tool.normdoctor]\n{config}\n")
         result = pytester.runpytest_inprocess(*arguments)
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         result.stderr.fnmatch_lines([f"ERROR: {message}"])
         result.stdout.no_fnmatch_line("*1 passed*")
+    assert pytester.path.joinpath("known.json").read_text() == "kept"
+
+
+def test_a_folder_as_target_and_as_argument_of_pytest(pytester):
+    loud = "from torch import nn\nprint('LOUD')\nnet = nn.Sequential(nn.Linear(2, 2))\n"
+    pytester.makepyfile(**{"nets": loud, "models/nets": loud, "models/test_it": "def test_it(): pass"})
+    for targets, arguments in (('"."', ()), ('"models"', ("models",))):
+        pytester.makepyprojecttoml(
+            f'[tool.pytest.ini_options]\n\n[tool.normdoctor]\ntargets = [{targets}]\nselect = ["ND101"]\n'
+        )
+        result = pytester.runpytest_subprocess("--normdoctor", "-v", *arguments)
+        result.stdout.fnmatch_lines(["models/test_it.py*", "*nets.py*", "*3 passed*"])
+        result.stdout.no_fnmatch_line("*LOUD*")
 
 
 def test_targets_of_the_ini_file(pytester):
