@@ -30,6 +30,9 @@ ENVIRONMENT = {
     "NORMDOCTOR_OUTPUT_FORMAT": None,
     "NORMDOCTOR_LOG": None,
     "GITHUB_STEP_SUMMARY": None,
+    # pytest does not shorten the lines of its summary where it sees these.
+    "CI": None,
+    "BUILD_NUMBER": None,
 }
 #: Signs of a shell: such a line is run by one.
 SHELL = re.compile(r"[|<>&;$`]")
@@ -101,7 +104,10 @@ class Terminal:
             self._own_modules(),
             contextlib.chdir(self.folder),
             contextlib.redirect_stdout(io.StringIO()) as out,
+            pytest.MonkeyPatch.context() as patch,
         ):
+            for name in ("CI", "BUILD_NUMBER"):
+                patch.delenv(name, raising=False)
             self.code = int(pytest.main(["-p", "no:randomly", "-p", "no:cacheprovider", *words]))
         return out.getvalue()
 
