@@ -128,6 +128,19 @@ def test_inputs_are_data(runner, project, given, said):
     assert not (folder / "owned").exists()
 
 
+def test_words_with_lines_and_files_of_source_stay_whole(runner, project):
+    folder = project("clean")
+    source = (folder / "net.py").read_bytes()
+    code, outputs, _, log = runner(sarif_file="net.py")
+    assert (code, outputs) == (2, {"exit-code": "2"})
+    assert "net.py would be overwritten" in log
+    assert (folder / "net.py").read_bytes() == source
+    (folder / "old.sarif").write_text("of another run")
+    code, outputs, _, log = runner(args="--ignore 'ND1\nND2'", sarif_file="old.sarif")
+    assert (code, outputs) == (2, {"exit-code": "2"})
+    assert "unknown rule `ND1\nND2`" in log
+
+
 def test_the_scripts_are_sound_shell(action, tmp_path):
     if shutil.which("shellcheck") is None:
         pytest.skip("there is no shellcheck")
