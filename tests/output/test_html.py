@@ -17,9 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import normdoctor
 from normdoctor.facts import InputFact, Location, TensorFact
 from normdoctor.findings import Confidence, Finding, Fix, Severity, Site
 from normdoctor.output import format_names, render
+from normdoctor.output.charts import charts
 from normdoctor.output.page import cards, engine, rulepages
 from normdoctor.output.page.theme import PAIRS, TOKENS
 from normdoctor.output.style import UNSAFE, Style
@@ -391,6 +393,24 @@ def large():
         for n in range(60)
     ]  # fmt: skip
     return Report(findings=tuple(found), targets=(target,))
+
+
+def test_findings_alike_have_each_its_own_surroundings(tmp_path, monkeypatch):
+    lines = [
+        "from torch import nn",
+        "model = nn.Sequential(",
+        *("    nn.Conv2d(3, 3, 3),\n    nn.BatchNorm2d(3),\n    nn.ReLU()," for _ in range(2)),
+        ")",
+    ]
+    (tmp_path / "alike.py").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    report = normdoctor.check("alike.py", select="ND101")
+    assert len({finding.fingerprint for finding in report.findings}) == 1
+    made = cards.cards(report.findings, charts(report))
+    assert [[picture.title for picture in card.pictures] for card in made] == [
+        ["Around ND101 at 0"],
+        ["Around ND101 at 3"],
+    ]
 
 
 def test_size():

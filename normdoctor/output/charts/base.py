@@ -111,6 +111,7 @@ class Chart(msgspec.Struct, frozen=True, kw_only=True):
         drawing: What to draw.
         target: The target that it is about.
         about: Which finding (its fingerprint), layer or conversion; empty for the whole model.
+        place: The module that a chart about a finding shows: findings alike share a fingerprint.
     """
 
     kind: str
@@ -121,6 +122,7 @@ class Chart(msgspec.Struct, frozen=True, kw_only=True):
     drawing: Lines | Heat | Network
     target: str = ""
     about: str = ""
+    place: str = ""
 
 
 def figure(value: float | None) -> str:

@@ -59,6 +59,7 @@ def _chart(target: str, one: Neighbourhood) -> Chart:
         drawing=Network(boxes=boxes, edges=edges),
         target=target,
         about=one.finding,
+        place=one.module,
     )
 
 

@@ -74,8 +74,15 @@ def _card(finding: Finding, key: str, about: Mapping[tuple[str, str], list[Chart
         explained=explained,
         common=common(finding),
         places=by_place(finding),
-        pictures=pictures(about.get((finding.target, finding.fingerprint), ()), f"{key}-p"),
+        pictures=pictures(_charts_of(finding, about), f"{key}-p"),
     )
+
+
+def _charts_of(finding: Finding, about: Mapping[tuple[str, str], list[Chart]]) -> Sequence[Chart]:
+    """The charts about a finding; of findings that share a fingerprint each has that of its own place."""
+    found = about.get((finding.target, finding.fingerprint), [])
+    own = [chart for chart in found if chart.place in finding.modules]
+    return own if own and len(found) > 1 else found
 
 
 def _nowhere(finding: Finding) -> str:
