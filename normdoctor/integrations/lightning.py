@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from normdoctor.errors import UsageError
+from normdoctor.errors import UsageError, kind_of
 from normdoctor.integrations.called import Called
 from normdoctor.integrations.extras import required
 from normdoctor.integrations.session import Options, Session
@@ -84,7 +84,7 @@ class NormDoctorCallback:
             every=every, on_finding=on_finding, budget=budget, select=select, ignore=ignore, sink=sink
         )
         self._log = log
-        self._modules = None if modules is None else [modules] if isinstance(modules, str) else list(modules)
+        self._modules = None if modules is None else _paths(modules)
         self._print = print_report
         self._session = Session(self._options)
         self._called: Called | None = None
@@ -164,6 +164,17 @@ class NormDoctorCallback:
     def _end(self, error: BaseException | None = None) -> None:
         self._stop_looking()
         self._session.end(error)
+
+
+def _paths(modules: object) -> list[str]:
+    found = [modules] if isinstance(modules, str) else modules
+    paths = list(found) if isinstance(found, Iterable) and not isinstance(found, Mapping) else []
+    if not paths or not all(isinstance(path, str) for path in paths):
+        raise UsageError(
+            f"modules is {kind_of(modules)}: expected paths of networks",
+            hint='For example modules="net", or modules=["generator", "critic"]; "" is the whole module.',
+        )
+    return [str(path) for path in paths]
 
 
 def _part(root: nn.Module, path: str) -> nn.Module:

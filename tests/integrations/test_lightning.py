@@ -281,6 +281,9 @@ def test_arguments_are_refused_at_once(doctor):
     for wrong in ({"every": 0}, {"on_finding": "shout"}, {"select": "ND999"}, {"sink": 3}, {"ignore": 5}):
         with pytest.raises(UsageError):
             doctor(**wrong)
+    for modules in (3, [], [3], {"net": 1}):
+        with pytest.raises(UsageError, match="expected paths of networks"):
+            doctor(modules=modules)
     with pytest.raises(UsageError, match="nothing was watched yet"):
         doctor().report()
 
