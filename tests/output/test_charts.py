@@ -468,6 +468,13 @@ def test_golden(kind):
     assert to_svg(every()[kind], "chart") + "\n" == (GOLDEN / f"chart-{kind}.svg").read_text(encoding="utf-8")
 
 
+def test_wrong_kinds_and_axes_are_refused():
+    pytest.importorskip("matplotlib")
+    for kind, ax, said in (([], None, "no chart"), (None, None, "no chart"), ("signal", 3, "expected axes")):
+        with pytest.raises(UsageError, match=said):
+            Report().plot(kind, ax)
+
+
 if __name__ == "__main__":
     for name in SMALL:
         (GOLDEN / f"chart-{name}.svg").write_text(to_svg(every()[name], "chart") + "\n", encoding="utf-8")

@@ -6,7 +6,7 @@ import math
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
-from normdoctor.errors import UsageError, near
+from normdoctor.errors import UsageError, kind_of, near
 from normdoctor.output.charts import Chart, charts
 from normdoctor.output.charts.base import Heat, Lines, Network, Series
 from normdoctor.output.charts.pen import COLORS
@@ -38,12 +38,15 @@ def plot(
     report: Report, kind: str, ax: Axes | None = None, *, target: str | None = None, about: str | None = None
 ) -> Axes:
     """Draw a chart of a report; see `Report.plot`."""
+    if ax is not None and not callable(getattr(ax, "set_yscale", None)):
+        hint = "For example figure, ax = matplotlib.pyplot.subplots()."
+        raise UsageError(f"ax is {kind_of(ax)}: expected axes of matplotlib", hint=hint)
     return draw(chosen(report, kind, target=target, about=about), ax)
 
 
 def chosen(report: Report, kind: str, *, target: str | None = None, about: str | None = None) -> Chart:
     """The first chart of a kind, of one target and about one finding where that is asked for."""
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         known = "Kinds are: " + ", ".join(KINDS) + "."
         hint = near(str(kind), list(KINDS))
         raise UsageError(f"there is no chart {kind!r}", hint=f"{hint} {known}" if hint else known)
