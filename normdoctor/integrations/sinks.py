@@ -93,10 +93,18 @@ class JsonLines:
 
     Args:
         path: The file; lines are appended.
+
+    Raises:
+        UsageError: There is no such folder, or the path is that of a folder.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        if self.path.is_dir() or not self.path.parent.is_dir():
+            raise UsageError(
+                f"cannot write figures to {self.path}: expected a file in a folder that exists",
+                hint='For example JsonLines("figures.jsonl").',
+            )
 
     def log(self, metrics: dict[str, float], step: int, /) -> None:
         """Append one line."""

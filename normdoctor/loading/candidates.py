@@ -71,6 +71,16 @@ def instances(loaded: Loaded) -> list[Candidate]:
     return roots([item for item in found.values() if not is_loss(item.model)])
 
 
+def left_out(loaded: Loaded, tree: ast.Module, found: list[Candidate]) -> list[str]:
+    """The classes of models in the file that no instance has a layer of, by name; losses do not count."""
+    used = {type(module) for item in found for module in item.model.modules()}
+    return [
+        name
+        for name, cls in _classes(loaded, tree)
+        if not any(issubclass(one, cls) for one in used) and not name.lower().endswith(("loss", "criterion"))
+    ]
+
+
 def is_loss(module: nn.Module) -> bool:
     """Is it a loss and not a model?"""
     if type(module).__module__ == "torch.nn.modules.loss":

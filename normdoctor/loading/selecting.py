@@ -15,7 +15,15 @@ from torch import nn
 
 from normdoctor.errors import TargetError, brief, kind_of, near
 from normdoctor.loading.building import arguments_for, call, cannot_build
-from normdoctor.loading.candidates import Candidate, Survey, built, instances, is_loss, looked_through
+from normdoctor.loading.candidates import (
+    Candidate,
+    Survey,
+    built,
+    instances,
+    is_loss,
+    left_out,
+    looked_through,
+)
 from normdoctor.loading.importing import Loaded
 from normdoctor.loading.misspelt import misspelt
 from normdoctor.loading.soundness import demand_sound
@@ -24,6 +32,8 @@ from normdoctor.loading.timelimit import time_limit
 from normdoctor.loading.watching import Stopped
 
 MISSING: Any = object()
+#: So many names are listed; further ones are counted.
+MANY = 4
 
 
 def named(spec: Spec) -> Callable[[Loaded], bool]:
@@ -39,6 +49,8 @@ def choose(
         return _named_candidates(loaded, spec, seconds, shown, stopped)
     found = instances(loaded)
     if found:
+        if others := left_out(loaded, tree, found):
+            loaded.notes.append(_instances_only(found, others, shown))
         return found
 
     too_long = f"building took more than {seconds:g} s"
@@ -52,6 +64,14 @@ def choose(
     if not survey.candidates:
         raise _nothing_found(loaded, survey, shown, stopped)
     return survey.candidates
+
+
+def _instances_only(found: list[Candidate], others: list[str], shown: str) -> str:
+    """Say what of the file is checked, and what is not, with the way to check that too."""
+    names = ", ".join(f"`{item.name}`" for item in found[:MANY])
+    names += f" and {len(found) - MANY} more" if len(found) > MANY else ""
+    left = ", ".join(others[:MANY]) + (f" and {len(others) - MANY} more" if len(others) > MANY else "")
+    return f"checked as built in the file: {names}; not used there: {left} (to check: {shown}:{others[-1]})"
 
 
 def lookup(loaded: Loaded, parts: tuple[str, ...]) -> Any:

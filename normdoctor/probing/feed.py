@@ -5,6 +5,7 @@ A look starts one copy to the host, and a later step hands on what has arrived: 
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -12,11 +13,12 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from normdoctor.errors import UsageError, kind_of
+from normdoctor.errors import UsageError, brief, kind_of
 from normdoctor.probing.gradientbank import Bank
 from normdoctor.probing.gradients import GradientCollector
 from normdoctor.probing.hooks import Observer
 from normdoctor.probing.ledger import Ledger
+from normdoctor.probing.live import NormDoctorWarning
 from normdoctor.probing.lookfigures import Tags, gap_figures, parameter_figures, site_figures
 from normdoctor.probing.normstats import NormCollector
 from normdoctor.probing.transfer import Transfer
@@ -106,7 +108,12 @@ class Feed:
             look = self._looks.popleft()
             metrics = self._metrics(look)
             metrics[self._tags.of("", "findings")] = float(findings)
-            self._log(metrics, look.step)
+            try:
+                self._log(metrics, look.step)
+            except Exception as error:  # a full disk or a server that is gone must not end a training
+                what = f"the sink of the figures raised {brief(error)}; it gets no more of them"
+                warnings.warn(what, NormDoctorWarning, stacklevel=3)
+                self._log = _nothing
 
     def _metrics(self, look: _Look) -> dict[str, float]:
         values = look.transfer.wait()
@@ -128,6 +135,10 @@ class Feed:
         if look.loss:
             found[self._tags.of("", "loss")] = float(loss.mean())
         return found
+
+
+def _nothing(metrics: dict[str, float], step: int) -> None:
+    """Take no figures."""
 
 
 def _filled(ledgers: Iterable[Ledger]) -> list[Ledger]:

@@ -259,6 +259,27 @@ def test_a_file_of_lines(net, loader, tmp_path):
     assert lines[1]["metrics"]["normdoctor/4/weight_gradient_rms"] > 0
 
 
+def test_a_sink_that_raises_does_not_end_a_training(net, loader):
+    steps = []
+
+    def sink(metrics, step):
+        steps.append(step)
+        raise OSError(28, "No space left on device")
+
+    with pytest.warns(normdoctor.NormDoctorWarning, match="OSError.*No space left.*no more") as told:
+        watch = train(net(), loader(), sink)
+    assert steps == [0]
+    assert len(told) == 1
+    assert watch.report().problems == ()
+
+
+@pytest.mark.parametrize("path", [".", "gone/figures.jsonl"])
+def test_a_file_that_cannot_be(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="cannot write figures to"):
+        JsonLines(path)
+
+
 def test_what_is_no_sink():
     for wrong in (3, "runs", JsonLines, nn.ReLU(), object()):
         with pytest.raises(UsageError, match="sink is"):

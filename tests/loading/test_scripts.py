@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -241,3 +242,37 @@ def test_a_warning_of_the_file_does_not_stop_it_where_warnings_are_errors(tmp_pa
     path.write_text("import warnings\nwarnings.warn('old')\nfrom torch import nn\nnet = nn.Linear(2, 2)\n")
     (target,) = load(str(path))
     assert target.stopped is None
+
+
+def test_classes_beside_the_instances_of_a_file_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """
+        from torch import nn
+
+        class Block(nn.Linear):
+            pass
+
+        class Generator(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.block = Block(4, 4)
+
+            def forward(self, x):
+                return self.block(x)
+
+        class Critic(Generator):
+            pass
+
+        class CriticLoss(Generator):
+            pass
+
+        net = Generator()
+    """
+    (tmp_path / "gan.py").write_text(textwrap.dedent(text), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    (target,) = load("gan.py")
+    note = "checked as built in the file: `net`; not used there: Critic (to check: gan.py:Critic)"
+    assert note in target.notes
+    (target,) = load("gan.py:Critic")
+    assert not any("not used there" in note for note in target.notes)

@@ -31,5 +31,6 @@ def find_conversion(spec: str) -> type[Conversion]:
             return conversion
     listed = ", ".join(f"`{name}`" for name in known)
     raise UsageError(
-        f"expected a conversion that exists ({listed}), found {spec!r}", hint=near_norms(str(spec), list(known))
+        f"expected a conversion that exists ({listed}), found {spec!r}",
+        hint=near_norms(str(spec), list(known)),
     )
