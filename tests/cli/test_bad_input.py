@@ -168,6 +168,8 @@ IMPORTS: list[Row] = [
     ("no hash", built("pass") + "    __eq__ = lambda self, other: True\n", "check model.py",
      ["no hash", "eq=False"]),
     ("no forward", NET.replace("def forward", "def forwards"), "check model.py",
+     ["Net defines `forwards`, which nothing calls", "did you mean `forward`?"]),
+    ("no forward of any name", NET.replace("def forward", "def run"), "check model.py",
      ["is an nn.Module without a forward"]),
     ("property of the model's raises",
      NET + "    def named_parameters(self, *a, **k): raise ValueError('p')\n", "check model.py",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import re
 import runpy
@@ -105,6 +106,7 @@ class Terminal:
             contextlib.chdir(self.folder),
             contextlib.redirect_stdout(io.StringIO()) as out,
             pytest.MonkeyPatch.context() as patch,
+            unlogged(),
         ):
             for name in ("CI", "BUILD_NUMBER"):
                 patch.delenv(name, raising=False)
@@ -136,6 +138,16 @@ class Terminal:
         for word in words:
             found = re.fullmatch(r"(?:normdoctor|\.)\[([\w,-]+)\]", word)
             assert found is None or set(found[1].split(",")) <= set(extras), word
+
+
+@contextlib.contextmanager
+def unlogged() -> Iterator[None]:
+    """Log as a new process does: a command with `-vv`, run before, has asked for more."""
+    logger = logging.getLogger("normdoctor")
+    level = logger.level
+    logger.setLevel(logging.NOTSET)
+    yield
+    logger.setLevel(level)
 
 
 def declare(folder: Path) -> None:
