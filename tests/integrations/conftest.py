@@ -22,9 +22,14 @@ os.environ |= {
 
 
 @pytest.fixture(autouse=True)
-def _frameworks(torchvision_operators: None, monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
-    """Frameworks import, and write nowhere else."""
+def _frameworks(
+    torchvision_operators: None, monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> Iterator[None]:
+    """Frameworks import, write nowhere else, and leave no process group: SyncBatchNorm would use it."""
     monkeypatch.chdir(str(tmp_path))
+    yield
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @pytest.fixture

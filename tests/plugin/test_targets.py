@@ -192,7 +192,9 @@ def test_the_baseline_of_two_workers_is_that_of_the_command_line(project):
 
 def test_ctrl_c_in_an_examination(project):
     project = with_baseline(project('"stop.py:model"'))
-    stop = "import os, signal, torch\nos.kill(os.getpid(), signal.SIGINT)\nmodel = torch.nn.LayerNorm(8)\n"
+    heed = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # jobs of a shell ignore it
+    kill = "os.kill(os.getpid(), signal.SIGINT)"
+    stop = f"import os, signal, torch\n{heed}\n{kill}\nmodel = torch.nn.LayerNorm(8)\n"
     project.makepyfile(stop=stop)
     result = project.runpytest_subprocess("--normdoctor", "--normdoctor-update-baseline")
     assert result.ret == pytest.ExitCode.INTERRUPTED
